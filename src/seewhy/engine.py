@@ -1,0 +1,213 @@
+"""The machine at its best, without a word in the methods: device, precision, batches, memory, and what a pass costs."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from seewhy.errors import SpecError
+from seewhy.machine import keep_memory as keep_memory
+from seewhy.machine import short_spin as short_spin
+
+Precision = Literal["float32", "bf16"]
+
+@dataclass(frozen=True)
+class Cost:
+    """What a call used: images passed forward and backward, seconds, and the memory it added at its peak (bytes)."""
+
+    forward: int = 0
+    backward: int = 0
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+
+    def __add__(self, other: Cost) -> Cost:
+        peaks = [peak for peak in (self.peak_bytes, other.peak_bytes) if peak is not None]
+        return Cost(
+            self.forward + other.forward,
+            self.backward + other.backward,
+            self.seconds + other.seconds,
+            max(peaks, default=None),
+        )
+
+
+_METERS: ContextVar[tuple[Meter, ...]] = ContextVar("seewhy_meters", default=())
+
+
+class Meter:
+    """Counts every pass that runs inside it.
+
+    >>> with Meter() as meter:
+    ...     count(forward=3)
+    >>> meter.cost.forward
+    3
+    """
+
+    def __init__(self) -> None:
+        self.cost = Cost()
+
+    def __enter__(self) -> Meter:
+        self._token = _METERS.set((*_METERS.get(), self))
+        self._base = _reset_peak()
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        elapsed = time.perf_counter() - self._started
+        peak = _peak()
+        added = None if peak is None or self._base is None else max(0, peak - self._base)
+        self.cost = replace(self.cost, seconds=elapsed, peak_bytes=added)
+        _METERS.reset(self._token)
+
+
+def count(*, forward: int = 0, backward: int = 0) -> None:
+    """Tell the meters around this call that images were passed forward or backward."""
+    for meter in _METERS.get():
+        meter.cost = replace(
+            meter.cost, forward=meter.cost.forward + forward, backward=meter.cost.backward + backward
+        )
+
+
+def _reset_peak() -> int | None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _resident("VmRSS")
+
+
+def _peak() -> int | None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return _resident("VmHWM")
+
+
+def _resident(row: str) -> int | None:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(row):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or a CPU."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+@dataclass
+class Engine:
+    """How passes run. `batch=None` takes the batch size that a short measurement finds fastest.
+
+    `precision="bf16"` is the user's leave to run in bfloat16 the samples of those methods that bear it; every
+    other pass stays in float32. `progress` is told (images done, images in all) after each batch.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: Precision = "float32"
+    batch: int | None = None
+    progress: Callable[[int, int], None] | None = None
+    measured: dict[str, int] = field(default_factory=dict)
+    _half: bool = False
+
+    #: the sizes that a measurement tries, and the number of images from which it pays
+    SIZES = (4, 8, 16, 32)
+    FEW = 16
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bf16"):
+            raise SpecError(f'expected precision "float32" or "bf16", got "{self.precision}"')
+        if self.batch is not None and self.batch < 1:
+            raise SpecError(f"expected a batch of at least 1 image, got {self.batch}")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of the passes inside: float32 unless `half()` is in force."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self._half else nullcontext()
+
+    @contextmanager
+    def half(self) -> Iterator[None]:
+        """Inside, passes run in bfloat16 if the user agreed to it."""
+        before, self._half = self._half, self.precision == "bf16"
+        try:
+            yield
+        finally:
+            self._half = before
+
+    def map(self, run: Callable[[Tensor, slice], Tensor], images: Tensor, kind: str) -> Tensor:
+        """Run over a long batch in parts that fit, and join the results.
+
+        `run(part, where)` gets a part of `images` and the slice that it came from. `kind` names the work ("forward"
+        or "gradient"): the fastest batch size is measured once for each. When memory runs out the batch is halved,
+        and stays so.
+        """
+        results: list[Tensor] = []
+        done, total = 0, len(images)
+        size = self._size(run, images, kind)
+        while done < total:
+            where = slice(done, min(done + size, total))
+            try:
+                results.append(run(images[where], where))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or size == 1:
+                    raise
+                size = self.measured[kind] = max(1, size // 2)
+            else:
+                done = where.stop
+                if self.progress is not None:
+                    self.progress(done, total)
+                continue
+            gc.collect()  # outside the handler: the error's frames held the tensors
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return results[0] if len(results) == 1 else torch.cat(results)
+
+    def _size(self, run: Callable[[Tensor, slice], Tensor], images: Tensor, kind: str) -> int:
+        backed_off = self.measured.get(kind)
+        if self.batch is not None:
+            return min(self.batch, backed_off or self.batch)
+        if backed_off is None and len(images) > self.FEW:
+            backed_off = self.measured[kind] = self._fastest(run, images)
+        return backed_off or self.FEW
+
+    def _fastest(self, run: Callable[[Tensor, slice], Tensor], images: Tensor) -> int:
+        """Time each size on the first images, until one is clearly slower an image than the best."""
+        best, best_time = self.SIZES[0], float("inf")
+        hidden = _METERS.set(())  # measuring is not the method's cost
+        try:
+            run(images[: self.SIZES[0]], slice(0, self.SIZES[0]))
+            for size in self.SIZES:
+                if size > len(images):
+                    break
+                started = time.perf_counter()
+                run(images[:size], slice(0, size))
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                each = (time.perf_counter() - started) / size
+                if each < best_time:
+                    best, best_time = size, each
+                elif each > 1.15 * best_time:
+                    break
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        finally:
+            _METERS.reset(hidden)
+        return best
