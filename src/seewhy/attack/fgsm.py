@@ -1,0 +1,86 @@
+"""The fast gradient sign method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seewhy.attack.base import Attack, Goal, Perturbed
+from seewhy.classifier import Classifier
+from seewhy.errors import SpecError
+
+_STEPS = (0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+
+@dataclass(frozen=True)
+class FGSM(Attack):
+    """x′ = clip(x + ε·sign ∂/∂x CE(f(x), y)), or x − ε·sign ∂/∂x CE(f(x), t) towards a target class t.
+
+    One gradient serves every size of the sweep `eps` (L∞, in [0, 1] pixels). Then `refine` bisections between the largest size
+    below the first success and that success narrow down the smallest size that fools; they are one more level
+    of the result, with its own size for each image. Cost: 2 + `refine` + 2·levels forward passes and one backward pass an
+    image, of which the checks in float and in 8 bits are 1 + 2·levels.
+    Deviation: the paper has one ε and no refinement; ε is in units of [0, 1] pixels.
+    Source: Goodfellow, Shlens & Szegedy 2015, arXiv 1412.6572, section 4; targeted: Kurakin et al. 2017, arXiv 1611.01236.
+
+    >>> import torch
+    >>> from seewhy import Classifier
+    >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    >>> found = FGSM(eps=(8 / 255,))(Classifier(module, size=2), torch.rand(1, 3, 2, 2))
+    >>> bool(found.distances["linf"].max() <= 8 / 255 + 1e-6)
+    True
+    """
+
+    eps: tuple[float, ...] = tuple(step / 255 for step in _STEPS)
+    refine: int = 6
+
+    name = "fgsm"
+    shows = "Whether one step against the gradient, equal in size for every pixel, changes the decision, and how small it may be."
+    reading = "Confidence falls along one straight line. A stronger attack may need less: a large ε here proves no robustness."
+    source = "Goodfellow, Shlens & Szegedy 2015, arXiv 1412.6572"
+
+    def __post_init__(self) -> None:
+        if not self.eps or not all(0 < size <= 1 for size in self.eps) or self.refine < 0:
+            raise SpecError(f"expected sizes eps in (0, 1] and refine ≥ 0, got eps={self.eps}, refine={self.refine}")
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        levels = len(self.eps) + bool(self.refine)
+        return 2 + self.refine + 2 * levels + (len(self.eps) if self.refine else 0), 1
+
+    def perturb(self, net: Classifier, pixels: Tensor, goal: Goal) -> Perturbed:
+        wanted = goal.labels if goal.target is None else goal.target
+
+        def loss(logits: Tensor, where: slice) -> Tensor:
+            return F.cross_entropy(logits, wanted[where].to(logits.device), reduction="none")
+
+        direction = net.gradient(pixels, loss)[1].sign().cpu() * (1 if goal.target is None else -1)
+        still = direction.flatten(1).abs().amax(1) == 0
+        notes = ()
+        if bool(still.any()):
+            notes = (
+                f"for {int(still.sum())} of {len(still)} images the gradient is zero (the model is saturated there): "
+                "nothing was changed, which shows no robustness",
+            )
+        base = pixels.detach().cpu()
+
+        def at(sizes: Tensor) -> Tensor:
+            return (base + sizes.view(-1, 1, 1, 1) * direction).clamp(0, 1)
+
+        grid = torch.tensor(sorted(self.eps))[:, None].expand(-1, len(base))
+        images = torch.stack([at(sizes) for sizes in grid])
+        if not self.refine:
+            return Perturbed(images, grid, notes)
+        reached = goal.reached(net.predict(images.flatten(0, 1)).argmax(1).cpu().view(grid.shape))
+        first = torch.where(reached.any(0), reached.int().argmax(0), len(grid) - 1)
+        high = grid.gather(0, first[None])[0]
+        low = torch.where(first > 0, grid.gather(0, (first - 1).clamp_min(0)[None])[0], torch.zeros_like(high))
+        for _ in range(self.refine if bool(reached.any()) else 0):
+            middle = (low + high) / 2
+            fooled = goal.reached(net.predict(at(middle)).argmax(1).cpu()) & reached.any(0)
+            high = torch.where(fooled, middle, high)
+            low = torch.where(fooled | ~reached.any(0), low, middle)
+        return Perturbed(torch.cat([images, at(high)[None]]), torch.cat([grid, high[None]]), notes)

@@ -1,0 +1,204 @@
+"""What an explainer is, and what it answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seewhy.classifier import Classifier, Target
+from seewhy.data.images import Images
+from seewhy.engine import Cost, Meter
+from seewhy.errors import InputError, NothingToExplain
+from seewhy.method import Method
+
+if TYPE_CHECKING:
+    import os
+
+    from matplotlib.figure import Figure
+
+Sign = Literal["absolute", "positive", "signed"]
+
+
+@dataclass(frozen=True)
+class Map:
+    """What an explainer found: values (N, 3, H, W), or a declared smaller map (N, 1, h, w).
+
+    `layer` names the layer that was looked at, `notes` what a reader must know, `measures` a number (N,) for each image,
+    such as a completeness error.
+    """
+
+    values: Tensor
+    layer: str = ""
+    notes: tuple[str, ...] = ()
+    measures: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Question:
+    """Which logit is explained for each image: a class that was asked for, or the one that the pass itself predicts.
+
+    Used as a score, `question(logits, where)`, it picks the logits of the images in slice `where` and remembers them, so
+    that a method of one pass needs no second one to know what was predicted.
+    """
+
+    def __init__(self, count: int, target: Tensor | None) -> None:
+        self.target = torch.full((count,), -1) if target is None else target.clone()
+        self.score = torch.full((count,), float("nan"))
+
+    def __call__(self, logits: Tensor, where: slice) -> Tensor:
+        chosen = self.target[where]
+        chosen = torch.where(chosen < 0, logits.detach().argmax(1).cpu(), chosen)
+        picked = logits.gather(1, chosen.to(logits.device)[:, None])[:, 0]
+        self.target[where], self.score[where] = chosen, picked.detach().float().cpu()
+        return picked
+
+    def settle(self, net: Classifier, pixels: Tensor) -> Tensor:
+        """The targets (N,) before the method's own passes: one forward pass an image, if not known yet."""
+        if self.score.isnan().any():
+            self(net.predict(pixels), slice(0, len(pixels)))
+        return self.target
+
+    def of(self, index: int) -> Callable[[Tensor, slice], Tensor]:
+        """The score of image `index` alone, for a batch of variants of it."""
+        target = int(self.target[index])
+        return lambda logits, _: logits[:, target]
+
+
+def flatten(values: Tensor, sign: Sign) -> Tensor:
+    """One map (N, h, w) of values (N, C, h, w): channels added up, signed, their positive part or absolute values."""
+    summed = values.abs().sum(1) if sign == "absolute" else values.sum(1)
+    return summed.clamp_min(0) if sign == "positive" else summed
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """An explanation of a batch: signed values for each pixel or map position, and what they are about.
+
+    `values` is (N, 3, H, W), or (N, 1, h, w) for a method that explains a layer; `target` the class indices (N,);
+    `score` the explained logits (N,). `cost`, `notes` and `measures` say what it took and how far to trust it.
+    """
+
+    method: str
+    values: Tensor
+    target: Tensor
+    score: Tensor
+    labels: tuple[str, ...]
+    images: Images
+    layer: str
+    cost: Cost
+    notes: tuple[str, ...]
+    measures: Mapping[str, Tensor]
+    sign: Sign
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def heatmap(self, sign: Sign | None = None, size: tuple[int, int] | None = None) -> Tensor:
+        """One map (N, H, W) an image: channels added up, then signed, positive part or absolute value; `size` or the input's.
+
+        Not scaled: the numbers are the method's own. A smaller map is enlarged bilinearly.
+        """
+        values = flatten(self.values, sign or self.sign)
+        wanted = size or (self.images.shape[2], self.images.shape[3])
+        if tuple(values.shape[1:]) == tuple(wanted):
+            return values
+        return F.interpolate(values[:, None], size=wanted, mode="bilinear", align_corners=False)[:, 0]
+
+    def plot(self, index: int | None = None) -> Figure:
+        """The maps over the photographs, one row an image (or only image `index`), each on its own scale, which is said."""
+        from seewhy.report.figures import explanation
+
+        return explanation(self, range(len(self)) if index is None else [index])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one `.npz` file of plain arrays and a JSON text; needs nothing of seewhy to be read."""
+        about = {
+            "method": self.method,
+            "layer": self.layer,
+            "sign": self.sign,
+            "notes": self.notes,
+            "labels": self.labels,
+            "names": self.images.names,
+            "cost": vars(self.cost),
+        }
+        arrays = {f"measure_{key}": value.numpy() for key, value in self.measures.items()}
+        with Path(path).open("wb") as file:
+            np.savez_compressed(
+                file,
+                values=self.values.numpy(),
+                target=self.target.numpy(),
+                score=self.score.numpy(),
+                pixels=self.images.pixels.numpy(),
+                about=np.array(json.dumps(about)),
+                **arrays,  # type: ignore[arg-type]
+            )
+
+    def _repr_html_(self) -> str:
+        buffer = io.BytesIO()
+        self.plot().savefig(buffer, format="png", bbox_inches="tight")
+        picture = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img alt="{self.method}" src="data:image/png;base64,{picture}">'
+
+
+@dataclass(frozen=True)
+class Explainer(Method):
+    """A method that says which pixels an output rests on. A new one defines `attribute` and gives itself a `name`.
+
+    `default_sign` is how its values are usually shown as one map.
+    """
+
+    room = "explain"
+    default_sign = "signed"
+
+    @abstractmethod
+    def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:
+        """Explain the logits that `question` picks, for `pixels` (N, 3, H, W)."""
+
+    @final
+    def __call__(self, net: Classifier, images: Tensor | Images, target: Target = None) -> Attribution:
+        """Explain why each image gets the logit of `target`: a class, one for each image, or None for the predicted ones.
+
+        Checks the pixels, counts the cost, and refuses maps that are not finite (`NothingToExplain`).
+        """
+        pixels = net.check(images)
+        question = Question(len(pixels), None if target is None else net.targets(target, images))
+        with Meter() as meter, net.session():
+            found = self.attribute(net, pixels, question)
+            question.settle(net, pixels)
+        values = found.values.detach().float().cpu()
+        if len(values) != len(pixels) or values.ndim != 4:
+            raise InputError(f"{self.name}: expected values (N, C, H, W) for {len(pixels)} images, got {tuple(values.shape)}")
+        if not (torch.isfinite(values).all() and torch.isfinite(question.score).all()):
+            raise NothingToExplain(
+                f"{self.spec} on {net.name} gave values that are not finite (NaN or infinity); "
+                "look for a division, a logarithm or a root of zero inside the model"
+            )
+        notes = found.notes
+        empty = [index for index, value in enumerate(values) if not value.any()]
+        if empty:
+            names = images.names if isinstance(images, Images) else tuple(f"image {i + 1}" for i in range(len(values)))
+            listed = ", ".join(names[i] for i in empty[:5])
+            notes += (f"the map is zero everywhere for {listed}: the method found nothing that the output rests on",)
+        return Attribution(
+            method=self.spec,
+            values=values,
+            target=question.target,
+            score=question.score,
+            labels=tuple(net.labels[index] for index in question.target.tolist()),
+            images=images if isinstance(images, Images) else Images(pixels.detach().cpu()),
+            layer=found.layer,
+            cost=meter.cost,
+            notes=notes,
+            measures={key: value.detach().float().cpu() for key, value in found.measures.items()},
+            sign=self.default_sign,  # type: ignore[arg-type]
+        )

@@ -1,0 +1,249 @@
+"""The capture lens: what each module and operation answers, and passes that begin or end in the middle."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from seewhy.classifier import Classifier
+from seewhy.errors import LayerError, nearest
+from seewhy.lens import ops
+from seewhy.lens.lens import Lens
+from seewhy.lens.ops import Call
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One operation of a pass, or one module's output: its address, and the shape that it answered for one image.
+
+    For an operation `op` and `kind` are the vocabulary's; for a module they are empty, and `made_by` is the address of
+    the operation whose result it hands on.
+    """
+
+    address: str
+    op: str
+    kind: str
+    shape: tuple[int, ...]
+    in_place: bool = False
+    made_by: str = ""
+    channels_first: bool = True
+
+    @property
+    def spatial(self) -> bool:
+        """Whether it is a map (N, C, H, W) of more than one position."""
+        return len(self.shape) == 4 and self.channels_first and self.shape[2] * self.shape[3] > 1
+
+
+class _Stop(BaseException):
+    """Ends a pass after the last operation that is needed; not an Exception, so that no model's handler swallows it."""
+
+
+class _Trace(Lens):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module)
+        self.seen: list[Seen] = []
+        self._makers: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._channels_last: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+    def operation(self, call: Call) -> Any:
+        channels_last = self._moves_channels(call)
+        result = call.run()
+        for tensor in ops.tensors(result):
+            self._makers[tensor] = call.address
+            self._channels_last[tensor] = channels_last and tensor.ndim == 4
+        first = next(ops.tensors(result), None)
+        shape = () if first is None else tuple(first.shape)
+        self.seen.append(
+            Seen(call.address, call.op, call.kind, shape, call.in_place, channels_first=not channels_last)
+        )
+        return result
+
+    def output(self, address: str, result: Any) -> Any:
+        if isinstance(result, Tensor):
+            first = not self._channels_last.get(result, False)
+            made_by = self._makers.get(result, "")
+            self.seen.append(Seen(address, "", "", tuple(result.shape), made_by=made_by, channels_first=first))
+        return result
+
+    def _moves_channels(self, call: Call) -> bool:
+        """Whether the answer has its channels last: (N, H, W, C), as ConvNeXt's normalisations want them."""
+        before = any(self._channels_last.get(tensor, False) for tensor in call.tensors())
+        if call.op == "permute":
+            dims = tuple(dim % 4 for dim in call.arguments["dims"])
+            return dims == (0, 2, 3, 1) if not before else dims != (0, 3, 1, 2)
+        return before
+
+
+_TRACES: weakref.WeakKeyDictionary[Classifier, tuple[object, tuple[Seen, ...]]] = weakref.WeakKeyDictionary()
+
+
+def trace(net: Classifier) -> tuple[Seen, ...]:
+    """Every operation and every module's output of one pass, in the order in which they ran.
+
+    One forward pass the first time; remembered until the module's structure changes.
+    """
+    structure = (net.size, tuple((path, id(type(child))) for path, child in net.module.named_modules()))
+    kept = _TRACES.get(net)
+    if kept is None or kept[0] != structure:
+        lens = _Trace(net.module)
+        with torch.no_grad():
+            net.logits(torch.full((1, 3, *net.size), 0.5), lambda: lens)
+        _TRACES[net] = kept = (structure, tuple(lens.seen))
+    return kept[1]
+
+
+def find(net: Classifier, layer: str) -> str:
+    """The address of a layer, checked against the network; raises `LayerError` with the nearest ones."""
+    addresses = [seen.address for seen in trace(net)]
+    if layer not in addresses:
+        near = nearest(layer, addresses) or "; `seewhy model` lists them"
+        raise LayerError(f'{net.name} has no layer or operation "{layer}"{near}')
+    return layer
+
+
+def last_map(net: Classifier) -> str:
+    """The address of the last spatial map before the network pools it away or flattens it: Grad-CAM's layer.
+
+    Found from the operations: the last answer (N, C, H, W) of more than one position, stepping back over poolings
+    and dropout. Named by the outermost module that hands it on, if there is one.
+    """
+    seen = trace(net)
+    maps = [each for each in seen if each.op and each.spatial and each.kind != "pooling" and "dropout" not in each.op]
+    if not maps:
+        raise LayerError(f"{net.name} has no map of more than one position, so there is no layer to look at")
+    made_by = maps[-1].address
+    modules = [each.address for each in seen if not each.op and each.address and each.made_by == made_by]
+    return min(modules, key=_depth, default=made_by)
+
+
+def stages(net: Classifier, count: int = 4) -> tuple[str, ...]:
+    """Addresses of maps from shallow to deep: the last one at each resolution, of the outermost module that has one.
+
+    At most `count` of them, the deepest kept; where no module has maps, operations stand in.
+    """
+    seen = trace(net)
+    padded = {each.address for each in seen if each.op == "pad"}  # of a resolution that nothing else has
+    modules = [each for each in seen if each.spatial and not each.op and each.address and each.made_by not in padded]
+    maps = modules or [each for each in seen if each.spatial and each.kind not in ("pooling", "layout")]
+    best: dict[tuple[int, ...], Seen] = {}
+    for each in maps:
+        known = best.get(each.shape[2:])
+        if known is None or _depth(each.address) <= _depth(known.address):
+            best[each.shape[2:]] = each
+    order = {each.address: position for position, each in enumerate(seen)}
+    return tuple(sorted((each.address for each in best.values()), key=order.__getitem__)[-count:])
+
+
+def _depth(path: str) -> int:
+    return path.count(".")
+
+
+class Capture(Lens):
+    """Keeps the outputs at `layers` (None: at every module), and ends the pass after the last of them.
+
+    What is kept stays as it was when it was made: where the network later overwrites it in place, the copy is made then,
+    and only then.
+    """
+
+    def __init__(self, module: nn.Module, layers: Iterable[str] | None = None, *, stop: bool = True) -> None:
+        super().__init__(module)
+        self.kept: dict[str, Tensor] = {}
+        self._wanted = None if layers is None else set(layers)
+        self._stop = stop and self._wanted is not None
+        self._storages: dict[int, list[str]] = {}
+
+    def operation(self, call: Call) -> Any:
+        if call.in_place:
+            self._save_from(call)
+        result = call.run()
+        if self._wanted is not None and call.address in self._wanted:
+            self._keep(call.address, result)
+        return result
+
+    def output(self, address: str, result: Any) -> Any:
+        if self._wanted is None or address in self._wanted:
+            self._keep(address, result)
+        return result
+
+    def _keep(self, address: str, result: Any) -> None:
+        tensor = next(ops.tensors(result), None)
+        if tensor is not None:
+            self.kept[address] = tensor.detach()  # its own handle: the network may give its own other contents
+            self._storages.setdefault(tensor.untyped_storage().data_ptr(), []).append(address)
+        if self._stop and self._wanted is not None and len(self.kept) == len(self._wanted):
+            raise _Stop
+
+    def _save_from(self, call: Call) -> None:
+        target = next(call.tensors(), None)
+        if target is None:
+            return
+        copies: dict[object, Tensor] = {}  # one layer often goes by several addresses
+        for address in self._storages.pop(target.untyped_storage().data_ptr(), ()):
+            held = self.kept[address]
+            same = (held.data_ptr(), held.shape, held.stride())
+            if same not in copies:
+                copies[same] = held.clone()
+            self.kept[address] = copies[same]
+
+
+def capture(net: Classifier, images: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """The outputs of `layers` (addresses; None: of every module) for a batch of images, detached.
+
+    At most one forward pass, ended after the last layer that is wanted. Raises `LayerError` for an unknown one.
+    """
+    wanted = None if layers is None else [find(net, layer) for layer in layers]
+    lens = Capture(net.module, wanted)
+    with torch.no_grad():
+        try:
+            net.logits(images, lambda: lens)
+        except _Stop:
+            pass
+    return {address: lens.kept[address] for address in wanted} if wanted is not None else lens.kept
+
+
+class Cut(Lens):
+    """Cuts the pass at `layer`: what comes before has no gradient, `leaf` is its output, what follows has one.
+
+    So the gradient with respect to a layer costs the backward pass of what follows it, and no more.
+    """
+
+    def __init__(self, module: nn.Module, layer: str) -> None:
+        super().__init__(module)
+        self.layer = layer
+        self.leaf: Tensor | None = None
+
+    def __enter__(self) -> Cut:
+        self._before = torch.is_grad_enabled()
+        torch.set_grad_enabled(False)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            super().__exit__(*error)
+        finally:
+            torch.set_grad_enabled(self._before)
+
+    def operation(self, call: Call) -> Any:
+        result = call.run()
+        return self._cut(result) if call.address == self.layer else result
+
+    def output(self, address: str, result: Any) -> Any:
+        return self._cut(result) if address == self.layer else result
+
+    def _cut(self, result: Any) -> Tensor:
+        if not isinstance(result, Tensor):
+            raise LayerError(f"{self.layer} answers {type(result).__name__}, not one tensor; choose a layer inside it")
+        torch.set_grad_enabled(True)
+        if result._is_view():  # a view made without gradients cannot be written to; whoever uses it uses this answer
+            self.leaf = result.detach().requires_grad_()
+            return self.leaf.clone()
+        # written back, because the network may go on with the tensor that it gave, and ignore this answer
+        self.leaf = result.detach().clone().requires_grad_()
+        return result.copy_(self.leaf)

@@ -1,0 +1,120 @@
+"""What every lens is: it sees each operation that a network runs, whatever its spelling, and where it was called."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.overrides import TorchFunctionMode
+
+from seewhy.errors import UnknownOperation
+from seewhy.lens import ops
+from seewhy.lens.ops import Call
+
+
+class Lens(TorchFunctionMode, ABC):
+    """A context in which each operation of `module` is shown to `operation`, which answers its result.
+
+    Addresses: a module's output is its path, `layer4.2` (`layer4.2@2` for its second call); an operation is
+    `path:op`, `layer4.2:add` (`layer4.2:relu.2` for the second relu there), the path being that of the innermost
+    module that called it. A lens lasts one pass. It leaves nothing behind on the module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._paths = {id(child): path for path, child in module.named_modules()}
+        self._stack: list[str] = []
+        self._calls: Counter[str] = Counter()
+        self._index = 0
+
+    @abstractmethod
+    def operation(self, call: Call) -> Any:
+        """Answer the result of one operation of the vocabulary: `call.run()`, or something else instead."""
+
+    def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer the result of a function that is not in the vocabulary: queries of shapes and types, constants, masks.
+
+        Where it makes a map of a map, the lens has no rule for it and raises `UnknownOperation`.
+        """
+        result = func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        if name not in ops.CONSTANTS and any(map(Tensor.is_floating_point, ops.tensors(result))):
+            if self.follows(args, kwargs):
+                raise self.unknown(name)
+        return result
+
+    def follows(self, *values: Any) -> bool:
+        """Whether any tensor among the values depends on the images, as far as this lens must know."""
+        return False
+
+    def entered(self, inputs: tuple[Any, ...]) -> None:
+        """Told what the network gets, as it starts."""
+
+    def output(self, address: str, result: Any) -> Any:
+        """Answer a module's output, the same or another; called when the module returns."""
+        return result
+
+    def unknown(self, name: str, because: str = "") -> UnknownOperation:
+        """The error for an operation that this lens has no rule for."""
+        lens = type(self).__name__.lower()
+        where = self._stack[-1] if self._stack and self._stack[-1] else "the model itself"
+        return UnknownOperation(
+            f"the {lens} lens has no rule for the operation {name}, called in {where}{because}; "
+            f"register one with seewhy.lens.{type(self).__module__.rpartition('.')[2]}.rule, or spell the operation otherwise"
+        )
+
+    # The machinery
+
+    def __enter__(self) -> Lens:
+        self._thread = threading.get_ident()
+        self._handles = (
+            hooks.register_module_forward_pre_hook(self._entered),
+            hooks.register_module_forward_hook(self._left, always_call=True),
+        )
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            super().__exit__(*error)
+        finally:
+            for handle in self._handles:
+                handle.remove()
+            self._stack.clear()
+
+    def _entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        # hooks are the process's: another thread's modules, and modules that are not this network's, pass by
+        if threading.get_ident() == self._thread and id(module) in self._paths:
+            if not self._stack:
+                self.entered(inputs)
+            self._stack.append(self._paths[id(module)])
+
+    def _left(self, module: nn.Module, _: Any, result: Any) -> Any:
+        if threading.get_ident() != self._thread or id(module) not in self._paths or not self._stack:
+            return None
+        path = self._stack.pop()
+        if result is None:  # an exception is on its way
+            return None
+        self._calls[path] += 1
+        again = self._calls[path]
+        return self.output(path if again == 1 else f"{path}@{again}", result)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        spelling = ops.spelling(func)
+        if spelling is None:
+            return self.other(func, args, kwargs)
+        path = self._stack[-1] if self._stack else ""
+        address = f"{path}:{spelling.op}"
+        self._calls[address] += 1
+        if self._calls[address] > 1:
+            address += f".{self._calls[address]}"
+        self._index += 1
+        return self.operation(Call(spelling, func, args, kwargs, path, address, self._index - 1))

@@ -1,0 +1,106 @@
+"""FGSM against closed forms on a linear classifier, and its bookkeeping against plain forward passes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from nets import FAMILIES, classifier, photos
+from torch import nn
+
+from seewhy.attack import FGSM
+from seewhy.classifier import Classifier
+from seewhy.errors import InputError, SpecError
+
+
+def linear(classes: int = 2) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(nn.Sequential(nn.Flatten(), nn.Linear(48, classes)), size=4, check=False)
+
+
+def mid_grey(count: int) -> torch.Tensor:
+    """Images away from black and white, so that nothing is clipped."""
+    return 0.4 + 0.2 * torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_smallest_size_is_the_margin_over_the_l1_norm_on_a_linear_model() -> None:
+    net, images = linear(), mid_grey(6)
+    weight, bias = net.module[1].weight.detach(), net.module[1].bias.detach()  # type: ignore[index,union-attr]
+    logits = images.flatten(1) @ weight.T + bias
+    margin = (logits[:, 0] - logits[:, 1]).abs()
+    exact = margin / (weight[0] - weight[1]).abs().sum()
+    found = FGSM(refine=14)(net, images)
+    reachable = exact < 32 / 255
+    assert reachable.any()
+    assert found.success[-1, reachable].all()
+    torch.testing.assert_close(found.eps[-1, reachable], exact[reachable], rtol=1e-3, atol=1e-5)
+    # what holds after rounding to 8 bits may need up to half a step more
+    assert (found.smallest_eps[reachable] >= exact[reachable]).all()
+    assert found.smallest_eps[~reachable].isinf().all()
+    assert not found.success[:, ~reachable].any()
+
+
+def test_steps_are_the_sign_of_the_gradient_clipped_to_pixels() -> None:
+    net, images = linear(3), torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    weight = net.module[1].weight.detach()  # type: ignore[index,union-attr]
+    found = FGSM(eps=(0.05,), refine=0)(net, images, labels=0)
+    probabilities = net.predict(images).softmax(1)
+    onehot = torch.tensor([1.0, 0, 0])
+    sign = ((probabilities - onehot) @ weight).sign().view(4, 3, 4, 4)  # of the cross-entropy of a linear softmax
+    torch.testing.assert_close(found.images[0], (images + 0.05 * sign).clamp(0, 1))
+
+    towards = FGSM(eps=(0.05,), refine=0)(net, images, labels=0, target=2)
+    sign = -((probabilities - torch.tensor([0, 0, 1.0])) @ weight).sign().view(4, 3, 4, 4)
+    torch.testing.assert_close(towards.images[0], (images + 0.05 * sign).clamp(0, 1))
+    assert torch.equal(towards.success[0], (towards.predictions[0] == 2) & ~towards.wrong_at_start)
+
+
+def test_every_number_is_true_of_the_images_that_come_back() -> None:
+    net, images = classifier(FAMILIES["mobilenet"]()), photos(5)
+    labels = net.predict(images).argmax(1)
+    labels[4] = (labels[4] + 1) % 5  # one image that is wrong from the start
+    found = FGSM()(net, images, labels)
+    assert found.wrong_at_start.tolist() == [False, False, False, False, True]
+    assert not found.success[:, 4].any()
+    for level in range(len(found.eps)):
+        changed = found.images[level]
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+        judged = net.predict(changed)
+        torch.testing.assert_close(found.probabilities[level], judged.softmax(1))
+        assert torch.equal(found.success[level], (judged.argmax(1) != labels) & ~found.wrong_at_start)
+        saved = (changed * 255).round().byte()
+        again = net.predict(saved.float() / 255).argmax(1)
+        assert torch.equal(found.success_8bit[level], (again != labels) & ~found.wrong_at_start)
+        difference = changed - images
+        assert (difference.abs().amax((1, 2, 3)) <= found.eps[level] + 1e-6).all()
+        torch.testing.assert_close(found.distances["linf"][level], difference.abs().amax((1, 2, 3)))
+        torch.testing.assert_close(found.distances["l2"][level], difference.flatten(1).norm(dim=1))
+        torch.testing.assert_close(found.distances["rms"][level], difference.flatten(1).square().mean(1).sqrt())
+        l0 = (difference != 0).any(1).flatten(1).float().mean(1)
+        torch.testing.assert_close(found.distances["l0"][level], l0)
+    for index, size in enumerate(found.smallest_eps.tolist()):
+        good = found.success[:, index] & found.success_8bit[:, index]
+        assert size == (float(found.eps[good, index].min()) if good.any() else float("inf"))
+    eps, curve = found.curve(0)
+    assert eps[0] == 0
+    assert (eps.diff() >= 0).all()
+    torch.testing.assert_close(curve[0], net.predict(images[:1]).softmax(1)[0])
+    fair = ~found.wrong_at_start
+    torch.testing.assert_close(found.success_rate(), found.success[:, fair].float().mean(1))
+
+
+def test_a_saturated_model_is_said_to_be_so() -> None:
+    class Flat(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x.mean((2, 3)) * 0) + torch.tensor([1.0, 0, 0])
+
+    found = FGSM()(Classifier(Flat(), size=4, check=False), torch.rand(2, 3, 4, 4))
+    assert "gradient is zero" in found.notes[0]
+    assert found.smallest_eps.isinf().all()
+
+
+def test_bad_sizes_and_targets_are_refused() -> None:
+    with pytest.raises(SpecError, match="sizes eps"):
+        FGSM(eps=(0.0,))
+    with pytest.raises(InputError, match="other than the true class"):
+        FGSM()(linear(), mid_grey(2), labels=1, target=1)

@@ -1,0 +1,279 @@
+"""Each explainer against something independent: closed forms, finite differences, hooks, hand-written backward passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from nets import FAMILIES, SIZE, Mobile, Spelled, classifier, lively, photos, vgg
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seewhy.classifier import Classifier
+from seewhy.errors import LayerError, NothingToExplain, UnknownOperation
+from seewhy.explain import (
+    Deconvolution,
+    Gradient,
+    GradCAM,
+    GradientTimesInput,
+    GuidedBackprop,
+    IntegratedGradients,
+    SmoothGrad,
+)
+from seewhy.explain.integrated_gradients import blurred
+
+
+def plain(module: nn.Module, size: int = 4) -> Classifier:
+    return Classifier(module, size=size, check=False)
+
+
+def test_gradient_agrees_with_finite_differences() -> None:
+    module = lively(Mobile(nn.SiLU)).double().eval()
+    net = Classifier(module, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25), size=SIZE, check=False)
+    image = photos(1).double()
+    found = Gradient()(net, image, 3).values[0]
+    draw = torch.Generator().manual_seed(5)
+    for _ in range(5):
+        step = torch.randn(image.shape, generator=draw, dtype=torch.float64)
+        step *= 1e-5 / step.norm()
+        with torch.no_grad():
+            rise = net.logits(image + step)[0, 3] - net.logits(image - step)[0, 3]
+        assert float((found * step[0]).sum()) * 2 == pytest.approx(float(rise), rel=1e-4)
+
+
+def test_gradient_times_input_of_a_net_without_biases_adds_up_to_the_logit() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 3, bias=False), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6, 4, bias=False)
+    )
+    net = plain(lively(module), 4)
+    images = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = GradientTimesInput()(net, images)
+    torch.testing.assert_close(found.values.sum((1, 2, 3)), found.score, rtol=1e-4, atol=1e-5)
+
+
+def test_smoothgrad_without_noise_is_the_gradient_and_with_noise_the_mean_over_a_plain_loop() -> None:
+    net, images = classifier(Mobile(nn.ReLU6)), photos(2)
+    still = SmoothGrad(samples=2, noise=0.0)(net, images)
+    torch.testing.assert_close(still.values, Gradient()(net, images).values, rtol=1e-4, atol=1e-6)
+    assert still.measures["standard error"].max() < 1e-5
+
+    found = SmoothGrad(samples=40, noise=0.1, seed=3)(net, images, 1)
+    again = SmoothGrad(samples=40, noise=0.1, seed=4)(net, images, 1)
+    distance = (found.values - again.values).flatten(1).norm(dim=1) / found.values.flatten(1).norm(dim=1)
+    # two independent means differ by √2 standard errors
+    torch.testing.assert_close(distance, 2**0.5 * found.measures["standard error"], rtol=0.25, atol=0.0)
+
+
+class Square(nn.Module):
+    """f(x) = (w·x)², whose integrated gradients from black are w_i x_i (w·x)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(48, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        along = x.flatten(1) @ self.weight
+        return torch.stack([along.square(), along], 1)
+
+
+def test_integrated_gradients_of_a_quadratic_are_its_closed_form() -> None:
+    module = Square()
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    found = IntegratedGradients()(plain(module), images, 0)
+    flat = images.flatten(1)
+    expected = flat * module.weight * (flat @ module.weight)[:, None]
+    torch.testing.assert_close(found.values.flatten(1), expected.detach(), rtol=1e-4, atol=1e-5)
+    assert found.measures["steps"].tolist() == [9, 9]
+
+
+def test_integrated_gradients_refine_until_complete_and_say_where_they_are_not() -> None:
+    net, images = classifier(Spelled("functional")), photos(3)
+    exact = IntegratedGradients(tolerance=1e-3, steps=2187)(net, images)
+    assert exact.measures["completeness error"].max() <= 1e-3
+    rise = exact.score - net.predict(torch.zeros_like(images)).gather(1, exact.target[:, None])[:, 0]
+    torch.testing.assert_close(exact.values.sum((1, 2, 3)), rise, rtol=2e-3, atol=1e-4)
+    steps = int(exact.measures["steps"].max())
+    # the steps that were added in thirds are the same points as one sum over all of them
+    points = (torch.arange(steps) + 0.5) / steps
+    which = int(exact.measures["steps"].argmax())
+    way = images[which] * points.view(-1, 1, 1, 1)
+    _, gradient = net.gradient(way, lambda logits, _: logits[:, exact.target[which]])
+    torch.testing.assert_close(gradient.mean(0) * images[which], exact.values[which], rtol=1e-3, atol=1e-5)
+
+    hasty = IntegratedGradients(tolerance=1e-6, steps=9)(net, images)
+    assert "completeness error above" in hasty.notes[0]
+
+
+def test_blur_keeps_a_flat_image_and_spreads_a_point_as_a_gaussian() -> None:
+    flat = torch.full((1, 3, 9, 9), 0.3)
+    torch.testing.assert_close(blurred(flat, 2.0), flat)
+    point = torch.zeros(1, 1, 41, 41)
+    point[0, 0, 20, 20] = 1
+    spread = blurred(point, 3.0)[0, 0]
+    assert float(spread.sum()) == pytest.approx(1, abs=1e-5)
+    rows = torch.arange(41.0) - 20
+    assert float((spread.sum(1) * rows.square()).sum()) == pytest.approx(9, rel=0.05)
+
+
+def sent_back_by_hand(module: nn.Sequential, image: Tensor, target: int, rule: str) -> Tensor:
+    """The backward pass of a sequential net written out, with the papers' rules at its rectifiers."""
+    maps = [image]
+    for layer in module:
+        maps.append(layer(maps[-1].clone()))
+    back = torch.zeros_like(maps[-1])
+    back[0, target] = 1
+    for layer, x in zip(reversed(module), reversed(maps[:-1]), strict=True):  # type: ignore[call-overload]
+        if isinstance(layer, nn.ReLU | nn.ReLU6):
+            positive = back.clamp(min=0)
+            active = (x > 0) & (x < 6) if isinstance(layer, nn.ReLU6) else x > 0
+            back = positive if rule == "deconvolution" else positive * active
+        else:
+            with torch.enable_grad():
+                leaf = x.detach().requires_grad_()
+                (back,) = torch.autograd.grad(layer(leaf), leaf, back)
+    return back[0]
+
+
+@pytest.mark.parametrize("rule", ["deconvolution", "guided"])
+@pytest.mark.parametrize("six", [False, True])
+def test_backward_rules_agree_with_a_backward_pass_written_out(rule: str, six: bool) -> None:
+    module = lively(vgg()).eval()
+    assert isinstance(module, nn.Sequential)
+    if six:
+        for index in (1, 4, 9):
+            module[index] = nn.ReLU6(inplace=True)
+        module[0].weight.data.mul_(6)  # so that both ends of the rectifier cut
+    for layer in module:
+        if isinstance(layer, nn.ReLU | nn.ReLU6):
+            layer.inplace = False
+    image = photos(1)
+    explainer = Deconvolution() if rule == "deconvolution" else GuidedBackprop()
+    expected = sent_back_by_hand(module, image, 2, rule)
+    for layer in module:
+        if isinstance(layer, nn.ReLU | nn.ReLU6):
+            layer.inplace = True
+    found = explainer(Classifier(module, size=SIZE, check=False), image, 2)
+    torch.testing.assert_close(found.values[0], expected, rtol=1e-4, atol=1e-6)
+    gradient = Gradient()(Classifier(module, size=SIZE, check=False), image, 2)
+    assert (found.values - gradient.values).norm() > 0.1 * gradient.values.norm()
+
+
+RECTIFIERS: dict[str, Any] = {
+    "relu": F.relu,
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp_min": lambda x: torch.clamp_min(x, 0),
+    "threshold": lambda x: F.threshold(x, 0.0, 0.0),
+    "maximum": lambda x: torch.maximum(x, torch.zeros(())),
+    "hardtanh": lambda x: F.hardtanh(x, 0.0, 1e6),
+    "leaky with slope 0": lambda x: F.leaky_relu(x, 0.0),
+    "in place": lambda x: x.clamp_(min=0),
+    "aten": torch.ops.aten.relu.default,
+}
+
+
+class Spelt(nn.Module):
+    def __init__(self, rectify: Any) -> None:
+        super().__init__()
+        self.rectify = rectify
+        self.a, self.b, self.c = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.rectify(self.b(self.rectify(self.a(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("spelling", RECTIFIERS)
+@pytest.mark.parametrize("explainer", [Deconvolution(), GuidedBackprop()], ids=lambda each: each.name)
+def test_a_rectifier_is_seen_however_it_is_written(spelling: str, explainer: Any) -> None:
+    expected = explainer(classifier(Spelt(F.relu)), photos(), 1).values
+    found = explainer(classifier(Spelt(RECTIFIERS[spelling])), photos(), 1).values
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [lambda x: x * (x > 0), lambda x: torch.where(x > 0, x, 0.0), lambda x: x.masked_fill(x < 0, 0), lambda x: x * torch.sign(x).clamp(0)],
+    ids=["times a mask", "where", "masked fill", "times a sign"],
+)
+def test_a_rectifier_hidden_in_a_mask_is_refused_not_missed(hidden: Any) -> None:
+    with pytest.raises(UnknownOperation, match="mask computed from the image"):
+        GuidedBackprop()(classifier(Spelt(hidden)), photos())
+    Gradient()(classifier(Spelt(hidden)), photos())  # which has no need of a rule
+
+
+def test_an_operation_outside_the_vocabulary_is_refused_by_name_and_place() -> None:
+    with pytest.raises(UnknownOperation, match="backward lens has no rule for the operation cumsum"):
+        GuidedBackprop()(classifier(Spelt(lambda x: x.cumsum(2))), photos())
+
+
+def test_smooth_rectifiers_carry_a_note() -> None:
+    assert "silu is not flat below zero" in GuidedBackprop()(classifier(FAMILIES["efficientnet"]()), photos()).notes[0]
+    assert "no rectifier" in GuidedBackprop()(plain(nn.Sequential(nn.Flatten(), nn.Linear(48, 2))), torch.rand(1, 3, 4, 4)).notes[0]
+
+
+@pytest.mark.parametrize("family", ["resnet", "vgg", "mobilenet", "inception"])
+def test_grad_cam_agrees_with_hooks(family: str) -> None:
+    expected_layer = {"resnet": "relu2", "vgg": "4", "mobilenet": "head"}
+    net, images = classifier(FAMILIES[family]()), photos(2)
+    found = GradCAM()(net, images)
+    if family == "inception":
+        assert found.layer == ":cat"
+        net.module.eval()
+        kept: dict[str, Tensor] = {}
+        pooled = net.module.fc.register_forward_pre_hook(lambda _, args: kept.update(x=args[0]))
+        logits = net.logits(images)
+        pooled.remove()
+        # the head is linear on the pooled maps, so the weights are the classifier's own, divided by the positions
+        weights = net.module.fc.weight[logits.argmax(1)] / 144
+        assert kept["x"].shape == (2, 12)
+        assert (found.values.mean((2, 3))[:, 0] >= (weights * kept["x"]).sum(1).clamp_min(0) - 1e-5).all()
+        return
+    assert found.layer == expected_layer[family]
+    net.module.eval()
+    layer = net.module.get_submodule(found.layer)
+    maps: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        leaf = output.detach().clone().requires_grad_()
+        maps.append(leaf)
+        return leaf.clone()
+
+    handle = layer.register_forward_hook(keep)
+    logits = net.logits(images)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logits.max(1).values.sum(), maps[0])
+    expected = torch.relu((gradient.mean((2, 3), keepdim=True) * maps[0]).sum(1, keepdim=True)).detach()
+    torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.score, logits.max(1).values.detach())
+
+
+def test_grad_cam_layers_are_checked() -> None:
+    net = classifier(Spelled("module"))
+    with pytest.raises(LayerError, match='did you mean "conv1"'):
+        GradCAM("conv11")(net, photos())
+    with pytest.raises(LayerError, match="needs a layer that answers maps"):
+        GradCAM("fc")(net, photos())
+    for layer in ("conv1", "bn1", "relu", ":add", ":relu"):
+        if layer in {"conv1", "bn1", "relu"}:
+            assert GradCAM(layer)(net, photos()).layer == layer
+
+
+def test_what_cannot_be_explained_is_refused() -> None:
+    class Cut(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.detach().mean((2, 3))
+
+    class Root(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x - x).abs().sqrt().mean((2, 3)) + x.mean((2, 3))
+
+    with pytest.raises(NothingToExplain, match="does not depend on its input"):
+        Gradient()(plain(Cut()), torch.rand(1, 3, 4, 4))
+    with pytest.raises(NothingToExplain, match="not finite"):
+        Gradient()(plain(Root()), torch.rand(1, 3, 4, 4))
+
+    class Flat(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.mean((2, 3)) * 0).clamp(min=-1)
+
+    assert "zero everywhere" in Gradient()(plain(Flat()), torch.rand(1, 3, 4, 4)).notes[0]

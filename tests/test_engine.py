@@ -1,0 +1,142 @@
+"""The engine: parts of a batch, memory that runs out, precision by agreement, and what a pass costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from nets import FAMILIES, classifier, photos
+from torch import Tensor
+
+from seewhy.engine import Cost, Engine, Meter, count, out_of_memory
+from seewhy.errors import SpecError
+from seewhy.explain import Gradient, SmoothGrad
+from seewhy.rng import generator
+
+
+def test_parts_are_joined_in_order_and_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    engine = Engine(batch=4, progress=lambda done, total: told.append((done, total)))
+    images = torch.arange(10.0)
+    parts: list[slice] = []
+
+    def run(part: Tensor, where: slice) -> Tensor:
+        parts.append(where)
+        return part * 2
+
+    assert torch.equal(engine.map(run, images, "forward"), images * 2)
+    assert parts == [slice(0, 4), slice(4, 8), slice(8, 10)]
+    assert told == [(4, 10), (8, 10), (10, 10)]
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory: you tried"])
+def test_when_memory_runs_out_the_batch_is_halved_and_nothing_is_lost(message: str) -> None:
+    engine = Engine(batch=16)
+    sizes: list[int] = []
+
+    def run(part: Tensor, _: slice) -> Tensor:
+        sizes.append(len(part))
+        if len(part) > 3:
+            raise RuntimeError(message)
+        return part + 1
+
+    images = torch.arange(9.0)
+    assert torch.equal(engine.map(run, images, "forward"), images + 1)
+    assert sizes == [9, 8, 4, 2, 2, 2, 2, 1]
+    sizes.clear()
+    engine.map(run, images, "forward")
+    assert sizes[0] == 2  # it stays so
+    with pytest.raises(RuntimeError, match="memory"):
+        engine.map(lambda part, _: run(torch.ones(9), slice(0, 9)), images[:1], "forward")
+    with pytest.raises(RuntimeError, match="another"):
+        engine.map(lambda part, _: (_ for _ in ()).throw(RuntimeError("another")), images, "forward")
+    assert out_of_memory(MemoryError())
+    assert not out_of_memory(ValueError("out of memory"))
+
+
+def test_the_batch_size_is_measured_once_and_is_nobodys_cost() -> None:
+    net = classifier(FAMILIES["vgg"]())
+    images = photos(2).repeat(20, 1, 1, 1)
+    with Meter() as meter:
+        first = net.predict(images)
+    assert meter.cost.forward == 40
+    assert net.engine.measured["forward"] in Engine.SIZES
+    kept = dict(net.engine.measured)
+    torch.testing.assert_close(net.predict(images), first, rtol=1e-4, atol=1e-6)
+    assert net.engine.measured == kept
+    few = classifier(FAMILIES["vgg"]())
+    few.predict(images[:3])
+    assert not few.engine.measured  # three images do not pay for a measurement
+
+
+def test_meters_nest_and_costs_add_up() -> None:
+    with Meter() as outer:
+        count(forward=1)
+        with Meter() as inner:
+            count(forward=2, backward=3)
+    assert (inner.cost.forward, inner.cost.backward) == (2, 3)
+    assert (outer.cost.forward, outer.cost.backward) == (3, 3)
+    assert outer.cost.seconds >= inner.cost.seconds > 0
+    assert Cost(1, 2, 3.0, 10) + Cost(1, 1, 1.0, None) == Cost(2, 3, 4.0, 10)
+
+
+def test_a_meter_sees_the_memory_that_a_pass_takes() -> None:
+    with Meter() as meter:
+        held = torch.ones(64 * 2**20 // 4)
+    assert held[0] == 1
+    if meter.cost.peak_bytes is None:
+        pytest.skip("this system does not tell a process its peak memory")
+    assert 50 * 2**20 < meter.cost.peak_bytes < 200 * 2**20
+
+
+def test_bf16_is_used_where_the_method_bears_it_and_the_user_agrees() -> None:
+    images = photos()
+
+    def explained(precision: str, method: Gradient | SmoothGrad) -> Tensor:
+        net = classifier(FAMILIES["vgg"]())
+        net.engine.precision = precision  # type: ignore[assignment]
+        return method(net, images, 1).values
+
+    smooth = SmoothGrad(samples=4)
+    assert torch.equal(explained("bf16", Gradient()), explained("float32", Gradient()))
+    full, half = explained("float32", smooth), explained("bf16", smooth)
+    difference = (full - half).norm() / full.norm()
+    assert 0 < difference < 0.1
+    with pytest.raises(SpecError, match="float32"):
+        Engine(precision="bf8")  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="at least 1"):
+        Engine(batch=0)
+
+
+def test_an_allocator_that_keeps_its_memory_changes_no_result() -> None:
+    script = (
+        "import sys, torch; from seewhy.engine import keep_memory\n"
+        "kept = keep_memory() if sys.argv[1] == 'keep' else False\n"
+        "torch.manual_seed(0); net = torch.nn.Conv2d(3, 8, 3); x = torch.rand(4, 3, 64, 64)\n"
+        "print(net(x).double().sum().item())"
+    )
+    answers = {
+        subprocess.run([sys.executable, "-c", script, how], capture_output=True, text=True, check=True).stdout
+        for how in ("keep", "plain")
+    }
+    assert len(answers) == 1
+
+
+def test_importing_changes_nothing_and_imports_nothing_heavy() -> None:
+    script = (
+        "import os, sys; before = dict(os.environ); import seewhy, seewhy.cli\n"
+        "assert dict(os.environ) == before\n"
+        "print([name for name in ('torch', 'numpy', 'matplotlib', 'zarr') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_generators_depend_on_seed_and_words_alone() -> None:
+    first = torch.rand(4, generator=generator(1, "noise", 2))
+    torch.manual_seed(5)
+    assert torch.equal(first, torch.rand(4, generator=generator(1, "noise", 2)))
+    for other in (generator(2, "noise", 2), generator(1, "noise", 3), generator(1, "step", 2)):
+        assert not torch.equal(first, torch.rand(4, generator=other))
