@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ import torch
 # torchvision's wheel registers CUDA builds of its operators only; with these two defined it imports on a CPU torch.
 # The library object must live as long as the process.
 _TORCHVISION = torch.library.Library("torchvision", "DEF")
-for _operator in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", "qnms(Tensor a, Tensor b, float c) -> Tensor"):
-    try:
+for _operator in (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor a, Tensor b, float c) -> Tensor",
+):
+    with contextlib.suppress(RuntimeError):  # a torchvision with CPU operators has defined it already
         _TORCHVISION.define(_operator)
-    except RuntimeError:  # a torchvision with CPU operators has defined it already
-        pass
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import torch
-from nets import FAMILIES, classifier, photos
 from torch import Tensor
 
+from nets import FAMILIES, classifier, photos
 from seewhy.engine import Cost, Engine, Meter, count, out_of_memory
 from seewhy.errors import SpecError
 from seewhy.explain import Gradient, SmoothGrad
@@ -31,7 +31,9 @@ def test_parts_are_joined_in_order_and_progress_is_told() -> None:
     assert told == [(4, 10), (8, 10), (10, 10)]
 
 
-@pytest.mark.parametrize("message", ["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory: you tried"])
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory: you tried"]
+)
 def test_when_memory_runs_out_the_batch_is_halved_and_nothing_is_lost(message: str) -> None:
     engine = Engine(batch=16)
     sizes: list[int] = []
@@ -112,7 +114,7 @@ def test_bf16_is_used_where_the_method_bears_it_and_the_user_agrees() -> None:
 
 def test_an_allocator_that_keeps_its_memory_changes_no_result() -> None:
     script = (
-        "import sys, torch; from seewhy.engine import keep_memory\n"
+        "import sys, torch; from seewhy.machine import keep_memory\n"
         "kept = keep_memory() if sys.argv[1] == 'keep' else False\n"
         "torch.manual_seed(0); net = torch.nn.Conv2d(3, 8, 3); x = torch.rand(4, 3, 64, 64)\n"
         "print(net(x).double().sum().item())"

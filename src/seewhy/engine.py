@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import SpecError
-from seewhy.machine import keep_memory as keep_memory
-from seewhy.machine import short_spin as short_spin
 
 Precision = Literal["float32", "bf16"]
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -71,9 +70,7 @@ class Meter:
 def count(*, forward: int = 0, backward: int = 0) -> None:
     """Tell the meters around this call that images were passed forward or backward."""
     for meter in _METERS.get():
-        meter.cost = replace(
-            meter.cost, forward=meter.cost.forward + forward, backward=meter.cost.backward + backward
-        )
+        meter.cost = replace(meter.cost, forward=meter.cost.forward + forward, backward=meter.cost.backward + backward)
 
 
 def _reset_peak() -> int | None:

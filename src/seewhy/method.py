@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from abc import ABC
+from abc import ABC, abstractmethod
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -37,6 +37,10 @@ class Method(ABC):
             if known.__qualname__ != cls.__qualname__ or known.__module__ != cls.__module__:
                 raise SpecError(f'two methods are named "{cls.name}": {known.__module__} and {cls.__module__}')
             _REGISTRY[cls.name] = cls  # dataclass(slots=True) and reloading make the class anew
+
+    @abstractmethod
+    def __call__(self, *args: Any, **words: Any) -> Any:
+        """Run it on a network, and images; each room says more."""
 
     @property
     def spec(self) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from nets import FAMILIES, SPELLINGS, Spelled, classifier, photos
 from torch import Tensor, nn
 
+from nets import FAMILIES, SPELLINGS, Spelled, classifier, photos
 from seewhy.attack import Adversarial
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SeewhyError, SpecError
@@ -23,16 +24,11 @@ from seewhy.method import Method, from_json, parse, registry
 METHODS = sorted(registry())
 ON_IMAGES = [name for name in METHODS if registry()[name].room in ("explain", "attack") or name == "activations"]
 # every method on every family would be the whole product; each method meets four families, each family every second method
-PAIRS = [
-    (name, family)
-    for i, name in enumerate(METHODS)
-    for j, family in enumerate(FAMILIES)
-    if (i + j) % 2 == 0
-]
+PAIRS = [(name, family) for i, name in enumerate(METHODS) for j, family in enumerate(FAMILIES) if (i + j) % 2 == 0]
 
 
 def call(method: Method, net: Classifier, images: Tensor) -> Any:
-    return method(net, images)  # type: ignore[operator]
+    return method(net, images)
 
 
 def values(found: Any) -> list[Tensor]:
@@ -55,12 +51,13 @@ def state(net: Classifier) -> dict[str, Any]:
         "flags": [parameter.requires_grad for parameter in net.module.parameters()],
         "gradients": [parameter.grad is None for parameter in net.module.parameters()],
         "hooks": [
-            (len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks)) for module in modules
+            (len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
+            for module in modules
         ],
         "global hooks": len(torch.nn.modules.module._global_forward_hooks)
         + len(torch.nn.modules.module._global_forward_pre_hooks),
         "tensors": {key: value.clone() for key, value in net.module.state_dict().items()},
-        "random": (torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()),  # type: ignore[index,union-attr]
+        "random": (torch.get_rng_state().tolist(), np.random.get_state(legacy=False)["state"]["key"].tolist()),
         "grad mode": torch.is_grad_enabled(),
     }
 
@@ -104,6 +101,11 @@ class Breaking(nn.Module):
         return self.inner.fc(torch.relu(x).mean((2, 3)).repeat(1, 4))
 
 
+def _several(method: Method, net: Classifier) -> None:
+    for _ in range(3):
+        call(method, net, photos())
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_leaves_everything_as_it_was_after_an_exception(name: str) -> None:
     net = classifier(Breaking(good=1_000_000))
@@ -111,8 +113,7 @@ def test_leaves_everything_as_it_was_after_an_exception(name: str) -> None:
         net.module.good = good  # type: ignore[assignment]
         before = state(net)
         with pytest.raises(RuntimeError, match="broken in the middle"):
-            for _ in range(3):
-                call(parse(name), net, photos())
+            _several(parse(name), net)
         assert_same(before, state(net))
 
 
@@ -163,7 +164,11 @@ def test_spec_json_pickle_and_hash_go_round(name: str) -> None:
     assert plain.spec == name
     assert dataclasses.is_dataclass(plain)
     assert hash(plain) == hash(parse(name))
-    changed = {"int": lambda value: value + 1, "float": lambda value: value / 2, "bool": lambda value: not value}
+    changed: dict[str, Callable[[Any], Any]] = {
+        "int": lambda value: value + 1,
+        "float": lambda value: value / 2,
+        "bool": lambda value: not value,
+    }
     for field in dataclasses.fields(plain):
         value = getattr(plain, field.name)
         if type(value).__name__ not in changed:
@@ -199,7 +204,14 @@ BAD: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "bad"), [(n, b) for n, b in itertools.product(ON_IMAGES, BAD) if n in ("gradient", "fgsm", "activations") or b == "0 to 255"])
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        (n, b)
+        for n, b in itertools.product(ON_IMAGES, BAD)
+        if n in ("gradient", "fgsm", "activations") or b == "0 to 255"
+    ],
+)
 def test_refuses_images_outside_the_contract(name: str, bad: str) -> None:
     images, words = BAD[bad]
     with pytest.raises(InputError, match=words):
@@ -226,15 +238,15 @@ def test_every_error_is_one_of_ours_and_one_sentence() -> None:
 def test_target_by_name_index_and_nearest_name() -> None:
     net, images = classifier(FAMILIES["resnet"]()), photos()
     gradient = parse("gradient")
-    by_name, by_index = gradient(net, images, "Cat"), gradient(net, images, 2)  # type: ignore[operator]
+    by_name, by_index = gradient(net, images, "Cat"), gradient(net, images, 2)
     assert torch.equal(by_name.values, by_index.values)
     assert by_name.labels == ("cat", "cat")
-    each = gradient(net, images, ["cat", 0])  # type: ignore[operator]
+    each = gradient(net, images, ["cat", 0])
     assert each.target.tolist() == [2, 0]
     assert torch.equal(each.values[0], by_index.values[0])
     with pytest.raises(InputError, match='did you mean "cat"'):
-        gradient(net, images, "catt")  # type: ignore[operator]
+        gradient(net, images, "catt")
     with pytest.raises(InputError, match="0 to 4"):
-        gradient(net, images, 9)  # type: ignore[operator]
+        gradient(net, images, 9)
     with pytest.raises(InputError, match="one for each of the 2"):
-        gradient(net, images, [1, 2, 3])  # type: ignore[operator]
+        gradient(net, images, [1, 2, 3])

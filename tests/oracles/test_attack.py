@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets import FAMILIES, classifier, photos
 from torch import nn
 
+from nets import FAMILIES, classifier, photos
 from seewhy.attack import FGSM
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SpecError
@@ -24,7 +24,7 @@ def mid_grey(count: int) -> torch.Tensor:
 
 def test_smallest_size_is_the_margin_over_the_l1_norm_on_a_linear_model() -> None:
     net, images = linear(), mid_grey(6)
-    weight, bias = net.module[1].weight.detach(), net.module[1].bias.detach()  # type: ignore[index,union-attr]
+    weight, bias = net.module.get_parameter("1.weight").detach(), net.module.get_parameter("1.bias").detach()
     logits = images.flatten(1) @ weight.T + bias
     margin = (logits[:, 0] - logits[:, 1]).abs()
     exact = margin / (weight[0] - weight[1]).abs().sum()
@@ -41,7 +41,7 @@ def test_smallest_size_is_the_margin_over_the_l1_norm_on_a_linear_model() -> Non
 
 def test_steps_are_the_sign_of_the_gradient_clipped_to_pixels() -> None:
     net, images = linear(3), torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(2))
-    weight = net.module[1].weight.detach()  # type: ignore[index,union-attr]
+    weight = net.module.get_parameter("1.weight").detach()
     found = FGSM(eps=(0.05,), refine=0)(net, images, labels=0)
     probabilities = net.predict(images).softmax(1)
     onehot = torch.tensor([1.0, 0, 0])

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from nets import FAMILIES, SIZE, Mobile, Spelled, classifier, lively, photos, vgg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nets import FAMILIES, SIZE, Mobile, Spelled, classifier, lively, photos, vgg
 from seewhy.classifier import Classifier
 from seewhy.errors import LayerError, NothingToExplain, UnknownOperation
 from seewhy.explain import (
     Deconvolution,
-    Gradient,
     GradCAM,
+    Gradient,
     GradientTimesInput,
     GuidedBackprop,
     IntegratedGradients,
@@ -123,7 +123,7 @@ def sent_back_by_hand(module: nn.Sequential, image: Tensor, target: int, rule: s
         maps.append(layer(maps[-1].clone()))
     back = torch.zeros_like(maps[-1])
     back[0, target] = 1
-    for layer, x in zip(reversed(module), reversed(maps[:-1]), strict=True):  # type: ignore[call-overload]
+    for layer, x in zip(reversed(list(module)), reversed(maps[:-1]), strict=True):
         if isinstance(layer, nn.ReLU | nn.ReLU6):
             positive = back.clamp(min=0)
             active = (x > 0) & (x < 6) if isinstance(layer, nn.ReLU6) else x > 0
@@ -192,7 +192,12 @@ def test_a_rectifier_is_seen_however_it_is_written(spelling: str, explainer: Any
 
 @pytest.mark.parametrize(
     "hidden",
-    [lambda x: x * (x > 0), lambda x: torch.where(x > 0, x, 0.0), lambda x: x.masked_fill(x < 0, 0), lambda x: x * torch.sign(x).clamp(0)],
+    [
+        lambda x: x * (x > 0),
+        lambda x: torch.where(x > 0, x, 0.0),
+        lambda x: x.masked_fill(x < 0, 0),
+        lambda x: x * torch.sign(x).clamp(0),
+    ],
     ids=["times a mask", "where", "masked fill", "times a sign"],
 )
 def test_a_rectifier_hidden_in_a_mask_is_refused_not_missed(hidden: Any) -> None:
@@ -208,7 +213,10 @@ def test_an_operation_outside_the_vocabulary_is_refused_by_name_and_place() -> N
 
 def test_smooth_rectifiers_carry_a_note() -> None:
     assert "silu is not flat below zero" in GuidedBackprop()(classifier(FAMILIES["efficientnet"]()), photos()).notes[0]
-    assert "no rectifier" in GuidedBackprop()(plain(nn.Sequential(nn.Flatten(), nn.Linear(48, 2))), torch.rand(1, 3, 4, 4)).notes[0]
+    assert (
+        "no rectifier"
+        in GuidedBackprop()(plain(nn.Sequential(nn.Flatten(), nn.Linear(48, 2))), torch.rand(1, 3, 4, 4)).notes[0]
+    )
 
 
 @pytest.mark.parametrize("family", ["resnet", "vgg", "mobilenet", "inception"])
@@ -220,11 +228,11 @@ def test_grad_cam_agrees_with_hooks(family: str) -> None:
         assert found.layer == ":cat"
         net.module.eval()
         kept: dict[str, Tensor] = {}
-        pooled = net.module.fc.register_forward_pre_hook(lambda _, args: kept.update(x=args[0]))
+        pooled = net.module.get_submodule("fc").register_forward_pre_hook(lambda _, args: kept.update(x=args[0]))
         logits = net.logits(images)
         pooled.remove()
         # the head is linear on the pooled maps, so the weights are the classifier's own, divided by the positions
-        weights = net.module.fc.weight[logits.argmax(1)] / 144
+        weights = net.module.get_parameter("fc.weight")[logits.argmax(1)] / 144
         assert kept["x"].shape == (2, 12)
         assert (found.values.mean((2, 3))[:, 0] >= (weights * kept["x"]).sum(1).clamp_min(0) - 1e-5).all()
         return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets import FAMILIES, SPELLINGS, Spelled, classifier, photos
 from torch import Tensor, nn
 
+from nets import FAMILIES, SPELLINGS, Spelled, classifier, photos
 from seewhy.errors import InputError, LayerError
 from seewhy.lens import capture, last_map, stages, trace
 from seewhy.look import Activations, Filters, convolutions
@@ -15,7 +15,7 @@ from seewhy.look import Activations, Filters, convolutions
 def test_filters_are_the_weights_in_order_and_on_one_scale() -> None:
     net = classifier(FAMILIES["mobilenet"]())
     found = Filters()(net)
-    weight = net.module.stem[0].weight.detach()
+    weight = net.module.get_submodule("stem.0").get_parameter("weight").detach()
     assert found.layer == "stem.0:conv2d"
     assert found.view == "colour"
     torch.testing.assert_close(found.tiles, weight.permute(0, 2, 3, 1))
@@ -27,9 +27,13 @@ def test_filters_are_the_weights_in_order_and_on_one_scale() -> None:
 
     deeper = Filters("project")(net)
     assert deeper.view == "norm"
-    torch.testing.assert_close(deeper.tiles, net.module.project[0].weight.detach().norm(dim=1))
+    torch.testing.assert_close(
+        deeper.tiles, net.module.get_submodule("project.0").get_parameter("weight").detach().norm(dim=1)
+    )
     slices = Filters("depth.0:conv2d", view="slices")(net)
-    torch.testing.assert_close(slices.tiles, net.module.depth[0].weight.detach().flatten(0, 1))
+    torch.testing.assert_close(
+        slices.tiles, net.module.get_submodule("depth.0").get_parameter("weight").detach().flatten(0, 1)
+    )
     assert slices.titles[1] == "filter 1, input 0"
 
 
@@ -43,7 +47,7 @@ def test_filters_of_functional_convolutions_dead_ones_and_wrong_layers() -> None
             return torch.conv2d(x, self.weight).mean((2, 3))
 
     net = classifier(Own())
-    net.module.weight.data[2] = 0
+    net.module.get_parameter("weight").data[2] = 0
     found = Filters()(net)
     assert found.layer == ":conv2d"
     assert found.notes == ("1 of 5 filters are zero",)
@@ -59,7 +63,7 @@ def test_activations_are_what_the_layer_answers_strongest_first() -> None:
     found = Activations("expand", channels=4)(net, images)
     net.module.eval()
     kept: list[Tensor] = []
-    handle = net.module.expand.register_forward_hook(lambda _, __, out: kept.append(out.detach()))
+    handle = net.module.get_submodule("expand").register_forward_hook(lambda _, __, out: kept.append(out.detach()))
     with torch.no_grad():
         net.logits(images)
     handle.remove()

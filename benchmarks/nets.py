@@ -1,0 +1,34 @@
+"""The networks that everything is measured on, as PyTorch gives them and as seewhy holds them."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor, nn
+
+# torchvision's wheel registers CUDA builds of its operators only; with these two defined it imports on a CPU torch
+_TORCHVISION = torch.library.Library("torchvision", "DEF")
+for _operator in ("nms(Tensor a, Tensor b, float c) -> Tensor", "qnms(Tensor a, Tensor b, float c) -> Tensor"):
+    with contextlib.suppress(RuntimeError):
+        _TORCHVISION.define(_operator)
+
+NETS = ("resnet50", "vgg16", "efficientnet-lite0")
+
+
+def plain(name: str) -> nn.Module:
+    """The module in eval mode; random weights, but for EfficientNet-Lite0, which has its own."""
+    torch.manual_seed(0)
+    if name == "efficientnet-lite0":
+        from seewhy.zoo import load
+
+        module = load(name).module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    else:
+        import torchvision
+
+        module = getattr(torchvision.models, name)(weights=None)
+    return module.eval()
+
+
+def pixels(count: int) -> Tensor:
+    return torch.rand(count, 3, 224, 224, generator=torch.Generator().manual_seed(1))
