@@ -13,14 +13,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
 import time
 from pathlib import Path
 from typing import Any
 
-# Threads that sleep instead of spinning cost nothing alone and a lot less beside other work.
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
+from seewhy.machine import keep_memory, short_spin
+
+short_spin()
 
 import torch
 from safetensors.torch import save_file
@@ -75,14 +75,14 @@ def accuracy(net: ResNet20, images: Tensor, labels: Tensor) -> float:
 
 
 def train(archive: Path, out: Path, epochs: int, seed: int) -> None:
+    keep_memory()
     out.mkdir(parents=True, exist_ok=True)
     images, labels = (torch.from_numpy(array) for array in read(archive, "train"))
     images = images.permute(0, 3, 1, 2)
     torch.manual_seed(seed)
-    net = ResNet20(widths=tuple(RECIPE["widths"])).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        net.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4, nesterov=True
-    )
+    net = ResNet20(widths=tuple(RECIPE["widths"]))
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = len(images) // RECIPE["batch"]
     total = epochs * steps
     history: list[dict[str, float]] = []

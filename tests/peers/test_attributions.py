@@ -91,7 +91,7 @@ def test_integrated_gradients_equal_captums_midpoints() -> None:
         captum = peers("IntegratedGradients")(Inside())
         theirs = captum.attribute(image, target=7, n_steps=27, method="riemann_middle", internal_batch_size=9)
     assert found.measures["steps"].item() == 27
-    torch.testing.assert_close(found.values, theirs.float(), rtol=1e-3, atol=1e-6)
+    assert float((found.values - theirs).norm() / theirs.norm()) < 1e-3
 
 
 @pytest.mark.parametrize(("name", "layer"), [("resnet50", "layer4"), ("vgg16", "features.29")])
@@ -100,10 +100,12 @@ def test_grad_cam_has_the_shape_of_the_peers(name: str, layer: str) -> None:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     net, image = torchvision_net(name), picture(96)
-    found = GradCAM()(net, image, 7)
+    found = GradCAM()(net, image)
     assert found.layer == layer
+    assert not found.notes
+    targets = [ClassifierOutputTarget(int(found.target))]
     with PeerCAM(model=net.module, target_layers=[net.module.get_submodule(layer)]) as cam:
-        theirs = torch.from_numpy(cam(input_tensor=net.normalise(image), targets=[ClassifierOutputTarget(7)]))
+        theirs = torch.from_numpy(cam(input_tensor=net.normalise(image), targets=targets))
     ours = found.heatmap()
     low, high = ours.min(), ours.max()
     torch.testing.assert_close((ours - low) / (high - low), theirs, rtol=0.02, atol=0.02)

@@ -138,7 +138,9 @@ class Attack(Method):
             truth = clean.argmax(1) if labels is None else net.targets(labels, images)
             goal = Goal(truth, None if target is None else net.targets(target, images))
             if goal.target is not None and bool((goal.target == truth).any()):
-                raise InputError("expected a target other than the true class of each image, got the true class for some")
+                raise InputError(
+                    "expected a target other than the true class of each image, got the true class for some"
+                )
             found = self.perturb(net, pixels, goal)
             levels, count = found.images.shape[:2]
             flat = found.images.detach().cpu().flatten(0, 1)

@@ -59,7 +59,7 @@ class FGSM(Attack):
 
         direction = net.gradient(pixels, loss)[1].sign().cpu() * (1 if goal.target is None else -1)
         still = direction.flatten(1).abs().amax(1) == 0
-        notes = ()
+        notes: tuple[str, ...] = ()
         if bool(still.any()):
             notes = (
                 f"for {int(still.sum())} of {len(still)} images the gradient is zero (the model is saturated there): "

@@ -41,7 +41,9 @@ class GuidedBackprop(Explainer):
 
     name = "guided-backprop"
     shows = "The gradient through those units only that are active and whose effect stays positive on the way back."
-    reading = "Very sharp, and close to an edge detector: it changes little even when the network's weights are randomised."
+    reading = (
+        "Very sharp, and close to an edge detector: it changes little even when the network's weights are randomised."
+    )
     source = "Springenberg et al. 2015, arXiv 1412.6806"
 
     def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:

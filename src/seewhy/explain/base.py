@@ -177,7 +177,9 @@ class Explainer(Method):
             question.settle(net, pixels)
         values = found.values.detach().float().cpu()
         if len(values) != len(pixels) or values.ndim != 4:
-            raise InputError(f"{self.name}: expected values (N, C, H, W) for {len(pixels)} images, got {tuple(values.shape)}")
+            raise InputError(
+                f"{self.name}: expected values (N, C, H, W) for {len(pixels)} images, got {tuple(values.shape)}"
+            )
         if not (torch.isfinite(values).all() and torch.isfinite(question.score).all()):
             raise NothingToExplain(
                 f"{self.spec} on {net.name} gave values that are not finite (NaN or infinity); "

@@ -63,12 +63,12 @@ class IntegratedGradients(Explainer):
             errors.append(error)
             taken.append(float(steps))
         missed = [index for index, error in enumerate(errors) if not error <= self.tolerance]
-        notes = ()
+        notes: tuple[str, ...] = ()
         if missed:
             worst = max(errors[index] for index in missed)
             notes = (
                 f"for {len(missed)} of {len(pixels)} images {int(taken[missed[0]])} steps left a completeness error above "
-                f"{self.tolerance:.0%} (worst {worst:.1%}); allow more steps",
+                f"{100 * self.tolerance:.3g} % (worst {100 * worst:.3g} %); allow more steps",
             )
         measures = {"completeness error": torch.tensor(errors), "steps": torch.tensor(taken)}
         return Map(torch.stack(values), notes=notes, measures=measures)

@@ -73,7 +73,9 @@ class Activations(Look):
         with Meter() as meter:
             found = net.engine.map(lambda part, _: capture(net, part, [layer])[layer].float().cpu(), pixels, "forward")
         if found.ndim != 4:
-            raise LayerError(f"{layer} answers {tuple(found.shape[1:])} for an image, not maps (C, H, W); choose another")
+            raise LayerError(
+                f"{layer} answers {tuple(found.shape[1:])} for an image, not maps (C, H, W); choose another"
+            )
         strength = found.abs().mean((2, 3))
         count = min(self.channels, found.shape[1]) or found.shape[1]
         if self.channels:
@@ -91,4 +93,3 @@ class Activations(Look):
             cost=meter.cost,
             notes=() if count == found.shape[1] else (f"{count} of {found.shape[1]} channels are shown",),
         )
-

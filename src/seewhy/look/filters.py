@@ -105,7 +105,9 @@ class Filters(Look):
         weights = known[address]
         view = self.view or ("colour" if weights.shape[1] == 3 else "norm")
         if view == "colour" and weights.shape[1] != 3:
-            raise LayerError(f"{address} works on {weights.shape[1]} maps, not on colours; use view=slices or view=norm")
+            raise LayerError(
+                f"{address} works on {weights.shape[1]} maps, not on colours; use view=slices or view=norm"
+            )
         norms = weights.flatten(1).norm(dim=1)
         order = norms.argsort(descending=True) if self.order == "norm" else torch.arange(len(weights))
         tiles, titles = _tiles(weights, order, view, self.limit)
