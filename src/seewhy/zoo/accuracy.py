@@ -1,0 +1,110 @@
+"""How often a classifier is right, with what the number of images allows to say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from seewhy.classifier import Classifier
+from seewhy.data.images import Images
+from seewhy.data.sets import DataSet
+from seewhy.errors import DataError
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """`right` of `total` images, `among_five` with the true class among the five most probable.
+
+    `notes` says what was left out or taken for granted.
+    """
+
+    right: int
+    among_five: int
+    total: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def top1(self) -> float:
+        return self.right / self.total
+
+    @property
+    def top5(self) -> float:
+        return self.among_five / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the top-1 accuracy."""
+        return wilson(self.right, self.total)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"top-1 {self.top1:.2%} ({self.right:,} of {self.total:,} images, 95 % interval {low:.2%} to {high:.2%}), "
+            f"top-5 {self.top5:.2%}"
+        )
+
+
+def accuracy(net: Classifier, data: DataSet | Images | Iterable[Images]) -> Accuracy:
+    """Measure the accuracy on a data set, or on labelled images given at once or in parts. One forward pass an image.
+
+    A data set's classes are found among the model's by name; by number where the model came without names. Pictures
+    that cannot be read, and those without a true class, are left out and counted in the notes.
+    """
+    notes: list[str] = []
+    if isinstance(data, DataSet):
+        data = _parts(net, data, notes)
+    right = among_five = total = 0
+    for part in (data,) if isinstance(data, Images) else data:
+        if part.labels is None:
+            raise DataError("expected images with their true classes to measure accuracy, and these have none")
+        outside = part.labels[(part.labels < 0) | (part.labels >= net.classes)]
+        if len(outside):
+            raise DataError(f"expected true classes from 0 to {net.classes - 1} for {net.name}, got {int(outside[0])}")
+        ranked = net.predict(part).cpu().topk(min(5, net.classes), dim=1).indices
+        hits = ranked == part.labels[:, None]
+        right += int(hits[:, 0].sum())
+        among_five += int(hits.any(1).sum())
+        total += len(part)
+    if not total:
+        raise DataError("expected at least one labelled image that can be read, got none")
+    return Accuracy(right, among_five, total, tuple(notes))
+
+
+def _parts(net: Classifier, data: DataSet, notes: list[str], size: int = 64) -> Iterator[Images]:
+    """The readable and labelled pictures in parts; what the notes should say is known after the last one."""
+    if data.labels is None:
+        raise DataError(f"expected the true classes to measure accuracy, and {data.name} has none")
+    if data.classes is not None and not net.labels_given:
+        notes.append(f"{net.name} came without names: its outputs are taken for {data.name}'s classes in their order")
+        data = replace(data, classes=None)
+    data = data.aligned(net.labels)
+    unreadable = unknown = 0
+    held: list[Images] = []
+    for item, images in data.each(net.preprocess):
+        if isinstance(images, DataError):
+            unreadable += 1
+        elif item.label is None:
+            unknown += 1
+        else:
+            held.append(images)
+        if len(held) == size:
+            yield Images.join(held)
+            held = []
+    if held:
+        yield Images.join(held)
+    for number, why in ((unreadable, "cannot be read"), (unknown, "have no true class")):
+        if number:
+            notes.append(f"{number:,} of {len(data):,} images {why} and are left out")
+
+
+def wilson(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval (1927) of a proportion, 95 % by default.
+
+    >>> [round(bound, 4) for bound in wilson(9, 10)]
+    [0.5958, 0.9821]
+    """
+    share, spread = right / total, z * z / total
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    return max(0.0, centre - half), min(1.0, centre + half)
