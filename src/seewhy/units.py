@@ -47,12 +47,9 @@ def pixels(value: float) -> str:
     """Write a distance in [0, 1] pixels the way people read it.
 
     >>> pixels(8 / 255), pixels(0.03)
-    ('8/255', '0.03')
+    ('8/255', '7.65/255')
     """
-    steps = value * 255
-    if abs(steps - round(steps)) < 1e-6 and round(steps) != 0:
-        return f"{round(steps)}/255"
-    return f"{value:.4g}"
+    return f"{value * 255:.3g}/255"
 
 
 def count(value: float) -> str:

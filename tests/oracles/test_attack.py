@@ -31,10 +31,11 @@ def test_smallest_size_is_the_margin_over_the_l1_norm_on_a_linear_model() -> Non
     found = FGSM(refine=14)(net, images)
     reachable = exact < 32 / 255
     assert reachable.any()
-    assert found.success[-1, reachable].all()
-    torch.testing.assert_close(found.eps[-1, reachable], exact[reachable], rtol=1e-3, atol=1e-5)
-    # what holds after rounding to 8 bits may need up to half a step more
-    assert (found.smallest_eps[reachable] >= exact[reachable]).all()
+    assert found.success[-2, reachable].all()
+    torch.testing.assert_close(found.eps[-2, reachable], exact[reachable], rtol=1e-3, atol=1e-5)
+    # what must also hold after rounding to 8 bits may need a little more
+    assert (found.smallest_eps[reachable] >= exact[reachable] - 1e-6).all()
+    assert (found.smallest_eps[reachable] <= exact[reachable] + 1.5 / 255).all()
     assert found.smallest_eps[~reachable].isinf().all()
     assert not found.success[:, ~reachable].any()
 

@@ -43,6 +43,11 @@ class Perturbed:
     notes: tuple[str, ...] = ()
 
 
+def as_saved(images: Tensor) -> Tensor:
+    """Pixels rounded to 8 bits, as a picture file holds them."""
+    return (images * 255).round() / 255
+
+
 @dataclass(frozen=True)
 class Adversarial:
     """The outcome of an attack at E sizes on N images; pixels and sizes in units of [0, 1].
@@ -147,7 +152,7 @@ class Attack(Method):
             if not bool(((flat >= 0) & (flat <= 1)).all()):
                 raise InputError(f"{self.spec} left the range of pixels [0, 1]; an attack must answer images inside it")
             logits = net.predict(flat).cpu().unflatten(0, (levels, count))
-            rounded = net.predict((flat * 255).round() / 255).cpu().unflatten(0, (levels, count))
+            rounded = net.predict(as_saved(flat)).cpu().unflatten(0, (levels, count))
         original = images if isinstance(images, Images) else Images(pixels.detach().cpu())
         wrong = clean.argmax(1) != truth
         difference = (found.images.detach().cpu() - original.pixels).flatten(2)

@@ -21,7 +21,7 @@ class GradCAM(Explainer):
     `layer` is an address as `seewhy model` prints it; by default the last spatial map before the network pools it away,
     found by the lens and named in the result. Values (N, 1, h, w), of the layer's size, at least 0, in logits per unit of
     the layer's mean; enlarging them is left to `heatmap`. Cost: one forward pass and the backward pass of what
-    follows the layer.
+    follows the layer; once a network one more forward pass, to find the layer.
     Source: Selvaraju et al. 2017, arXiv 1610.02391, equations 1 and 2.
     """
 

@@ -1,0 +1,169 @@
+"""What the report says: sentences and numbers made from a run's rows, and none that was not measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+#: a space at which no line breaks: between a number and its unit, a sign and its number
+NBSP = "\u00a0"
+
+_TITLES = {"fgsm": "FGSM", "grad-cam": "Grad-CAM", "smoothgrad": "SmoothGrad"}
+
+_ROLES = {
+    "predicted": "the predicted class",
+    "asked": "a class that was asked for",
+    "true": "the true class",
+}
+
+
+def title(spec: str) -> str:
+    """A method's name as people write it.
+
+    >>> title("grad-cam:layer=x"), title("guided-backprop")
+    ('Grad-CAM', 'Guided backprop')
+    """
+    name = spec.partition(":")[0]
+    return _TITLES.get(name, name.replace("-", " ").capitalize())
+
+
+def percent(probability: float) -> str:
+    """A probability in per cent; never 0 or 100 unless it is.
+
+    >>> [percent(p).replace(NBSP, " ") for p in (0.9312, 0.00004, 0.99999, 0.0)]
+    ['93.1 %', '< 0.1 %', '> 99.9 %', '0 %']
+    """
+    text = f"{100 * probability:.1f} %"
+    if probability in (0, 1):
+        text = f"{100 * probability:.0f} %"
+    elif probability < 0.001:
+        text = "< 0.1 %"
+    elif probability > 0.999:
+        text = "> 99.9 %"
+    return text.replace(" ", NBSP)
+
+
+def size(eps: float) -> str:
+    """A size of change in steps of 1/255, two digits where it is no whole step.
+
+    >>> size(8 / 255), size(0.003)
+    ('8/255', '0.77/255')
+    """
+    steps = 255 * eps
+    return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-4 else f"{steps:.2g}/255"
+
+
+def epsilon(eps: float) -> str:
+    """A size of change with its sign, on one line: "ε = 8/255"."""
+    return f"ε = {size(eps)}".replace(" ", NBSP)
+
+
+def figure(value: float) -> str:
+    """A number of no particular unit in three digits.
+
+    >>> figure(0.00012345), figure(12.3456), figure(-0.0)
+    ('1.23e-04', '12.3', '0')
+    """
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinite"
+    if value == 0:
+        return "0"
+    text = f"{value:.3g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.2e}"
+    return text.replace("-", "−", 1) if text.startswith("-") else text
+
+
+def measure(name: str, value: float) -> str:
+    """One measure of a row in words.
+
+    >>> measure("completeness error", 0.0123), measure("steps", 27.0)
+    ('completeness error 1.2\\xa0%', '27 steps')
+    """
+    if not math.isfinite(value):
+        return f"{name} {figure(value)}"
+    if "error" in name:
+        return f"{name} {100 * value:.2g}{NBSP}%"
+    if float(value).is_integer():
+        return f"{int(value)} {name}"
+    return f"{name} {figure(value)}"
+
+
+def passes(forward: int, backward: int) -> str:
+    """A cost in images passed through the network.
+
+    >>> passes(1, 0), passes(26, 25)
+    ('1 forward', '26 forward, 25 backward')
+    """
+    return f"{forward:,} forward" + (f", {backward:,} backward" if backward else "")
+
+
+def many(number: int, noun: str, plural: str = "") -> str:
+    """A count with its noun.
+
+    >>> many(1, "photograph"), many(4, "photograph")
+    ('1 photograph', '4 photographs')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Items in a row.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def some(items: Sequence[str], most: int) -> str:
+    """The first of many items, and that there are others.
+
+    >>> some(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    return listed(items) if len(items) <= most else f"{', '.join(items[:most])} and {len(items) - most} more"
+
+
+def role(name: str) -> str:
+    """What a class is to its photograph."""
+    return _ROLES.get(name, name)
+
+
+def fooled(smallest: Sequence[float | None], largest: float, names: Sequence[str], attack: str) -> list[str]:
+    """How many photographs an attack fools, how small a change suffices, and which ones it does not fool.
+
+    `smallest` holds, for each photograph, the smallest ε that fools it or None; `largest` is the largest tried.
+    """
+    found = sorted(eps for eps in smallest if eps is not None)
+    stood = [name for name, eps in zip(names, smallest, strict=True) if eps is None]
+    said = []
+    if found:
+        reach = epsilon(found[0])
+        if len(found) > 1:
+            reach += f" to {size(found[-1])}"
+        middle = f" (median {size(median(found))})" if len(found) > 2 else ""
+        said.append(
+            f"{attack} fooled it on {len(found)} of {many(len(smallest), 'photograph')}, with changes of {reach} to "
+            f"each value of a pixel{middle}."
+        )
+    if stood:
+        said.append(
+            f"On {some(stood, 4)} it was not fooled by any ε of {attack} tried, up to {size(largest)}; a stronger "
+            "attack may do it."
+        )
+    return said
+
+
+def correlation(value: float) -> str:
+    """Spearman's ρ of two maps in words, with the number.
+
+    >>> correlation(0.97), correlation(-0.2)
+    ('ρ = 0.97, nearly the same order', 'ρ = −0.20, partly reversed')
+    """
+    if not math.isfinite(value):
+        return "ρ is not defined: one map is constant"
+    number = f"ρ = {value:.2f}".replace("-", "−")
+    for least, words in ((0.95, "nearly the same order"), (0.7, "much alike"), (0.3, "partly alike")):
+        if value >= least:
+            return f"{number}, {words}"
+    return f"{number}, {'hardly alike' if value > -0.1 else 'partly reversed'}"

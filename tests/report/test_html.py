@@ -1,0 +1,206 @@
+"""The report as a reader, a screen reader and a browser get it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy.errors import RunError
+from seewhy.report.html import render, write
+from seewhy.run import Run
+
+HOSTILE = '<img src=x onerror=alert(1)>"\'&.png'
+LABEL = '</script><script>alert("cat")</script>'
+LOADING = {"src", "href", "data", "action", "poster", "srcset", "background", "formaction", "xlink:href"}
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """The elements of a page in order, its words, and what was not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def decoded(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+def test_loads_nothing(text: str, page: Page) -> None:
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        for name, value in attributes.items():
+            assert not name.startswith("on"), f"{tag} runs {name}"
+            if name in LOADING:
+                assert value.startswith(("data:image/", "#")), f'{tag} {name}="{value[:60]}"'
+            if name == "style":
+                assert "url(" not in value
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    (policy,) = [each["content"] for each in page.all("meta") if each.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    assert not {"connect-src", "font-src", "media-src", "frame-src"} & set(rules)
+
+
+def test_names_and_labels_are_only_words(text: str, page: Page) -> None:
+    assert HOSTILE in page.text
+    assert LABEL in page.text
+    assert "tiny<net>" in page.text
+    assert "a <b>note</b>" in page.text
+    assert len(page.all("script")) == 1
+    assert "onerror=alert(1)>" not in text
+    assert not page.open, "every element is closed"
+
+
+def test_every_picture_has_words(page: Page) -> None:
+    pictures = page.all("img")
+    assert len(pictures) > 15
+    assert all(len(each["alt"]) > 5 for each in pictures)
+    alts = [each["alt"] for each in pictures]
+    assert f"Grad-CAM for {LABEL}: strongest in the upper left" in alts
+    assert f"Grad-CAM for {LABEL}: after the attack, strongest in the lower left" in alts
+    assert f"Integrated gradients for and against {LABEL}: spread over the whole picture" in alts
+    for each in pictures:
+        shown = decoded(each["src"])
+        shown.load()
+        assert int(each["width"]) <= shown.width <= 2 * int(each["width"]) + 1, "pixels for a display of twice the density"
+
+
+def test_structure(page: Page) -> None:
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels)), levels
+    ids = Counter(attributes["id"] for _, attributes in page.elements if "id" in attributes)
+    assert ids.most_common(1)[0][1] == 1
+    named = [attributes["aria-labelledby"].split() for _, attributes in page.elements if "aria-labelledby" in attributes]
+    links = [[each["href"][1:]] for each in page.all("a")]
+    assert {name for names in named + links for name in names} <= set(ids)
+    assert len(page.all("main")) == len(page.all("nav")) == len(page.all("header")) == 1
+    assert page.all("html") == [{"lang": "en"}]
+    assert all(each.get("scope") in ("col", "row") for each in page.all("th"))
+    assert page.elements[[tag for tag, _ in page.elements].index("body") + 1][1]["href"] == "#content", "skip link first"
+
+
+def test_says_what_was_found_and_what_was_not(page: Page) -> None:
+    words = page.text.replace("\u00a0", " ")
+    assert "tiny<net> (1.23 k parameters, 2 classes) looked at 2 photographs." in words
+    assert "It was right on 2 of the 2 photographs whose class is known." in words
+    assert "FGSM fooled it on 1 of 2 photographs, with changes of ε = 8/255 to each value of a pixel." in words
+    assert "On dog.png it was not fooled by any ε of FGSM tried, up to 8/255; a stronger attack may do it." in words
+    assert "It was not fooled by any ε of FGSM tried, up to 8/255. At ε = 8/255 it still says" in words
+    assert "1 photograph could not be read: broken.jpg." in words
+    assert "failed: broken.jpg cannot be decoded, it is damaged" in words
+    assert "smoothgrad gave values that are not finite" in words
+    assert "rise would take about <9 min>" in words
+    assert "completeness error 1.2 %" in words
+    assert "ρ = −0.25, partly reversed" in words
+    assert "the kept channels changed by 50 % (ℓ₂)" in words
+    assert "A person & <co>; CC0" in words
+    assert "seewhy audit 'my photos' --model file:tiny.py --class 1 --budget 300s --out run" in words
+
+
+def test_costs_are_the_rows_medians(page: Page) -> None:
+    # grad-cam has two rows of 0.25 s and two of 0.75 s; a forward pass takes 0.05 s
+    assert "Grad-CAM 4 1 1 500 ms 10 ×" in page.text
+    assert "FGSM 2 5 1 500 ms 10 ×" in page.text
+
+
+def test_difference_is_amplified_by_the_factor_that_is_said(page: Page) -> None:
+    (first, *_) = [each for each in page.all("img") if each["alt"].startswith("what FGSM added, enlarged 10 times")]
+    values = np.asarray(decoded(first["src"]).convert("RGB"))
+    # + 8/255 everywhere, ten times, around grey: 127.5 + 80
+    assert set(np.unique(values)) <= {207, 208}
+
+
+def test_the_changed_image_is_shown_without_loss(made_run: Path, page: Page) -> None:
+    (shown, *_) = [each for each in page.all("img") if "as it was judged" in each["alt"]]
+    judged = np.asarray(Image.open(made_run / "pictures" / "0001-fgsm.png"))
+    times = decoded(shown["src"]).width // judged.shape[1]
+    assert np.array_equal(np.asarray(decoded(shown["src"]).convert("RGB"))[::times, ::times], judged)
+
+
+def test_chart_tells_its_data(page: Page) -> None:
+    words = page.text.replace("\u00a0", " ")
+    course = f"the probability of {LABEL} goes from 90.0 % to 30.0 % and the probability of dog goes from 10.0 % to 70.0 %"
+    assert f"From no change to ε = 8/255, {course}." in words
+    assert f"the probability of {LABEL} goes from 90.0 % to 60.0 %." in words
+    assert len([each for each in page.all("line") if each.get("class") == "mark"]) == 1, "only where it was fooled"
+
+
+def test_the_same_run_gives_the_same_bytes(small_run: Path, tmp_path: Path) -> None:
+    with Run.open(small_run) as run:
+        one, two = write(run), write(run, tmp_path / "other.html")
+    assert one == small_run / "report.html"
+    assert one.read_bytes() == two.read_bytes()
+    assert not list(small_run.glob("*.part"))
+    assert len(one.read_bytes()) < 1_000_000
+
+
+def test_a_run_that_lost_its_pictures(small_run: Path) -> None:
+    (small_run / "pictures" / "0001-original.png").unlink()
+    (small_run / "pictures" / "0002-seen.png").write_text("no picture")
+    with Run.open(small_run) as run:
+        words = Page(render(run)).text
+    assert "the run has lost its picture 0002-seen.png" in words
+    assert "As the model saw it, 24 × 24 pixels." in words
+
+
+def test_a_run_of_broken_photographs_only(tmp_path: Path) -> None:
+    from seewhy.run import ImageRow
+
+    with Run.create(tmp_path / "run", {}, {}) as run:
+        run.put_image(ImageRow("1", 1, "a.jpg", None, None, "failed", "a.jpg is empty", {}))
+        words = Page(render(run)).text
+    assert "the model looked at 0 photographs." in words
+    assert "a.jpg is empty" in words
+
+
+def test_a_place_that_cannot_be_written(small_run: Path) -> None:
+    with Run.open(small_run) as run, pytest.raises(RunError, match="cannot be written"):
+        write(run, small_run / "no" / "folder" / "report.html")
