@@ -1,0 +1,20 @@
+"""What the methods found, kept in one directory that survives a stop at any moment."""
+
+from seewhy.run.audit import Progress, audit, summary
+from seewhy.run.plan import Plan, Planned
+from seewhy.run.store import MODEL, SCHEMA, ImageRow, Result, Run, Timing, key_of
+
+__all__ = [
+    "MODEL",
+    "SCHEMA",
+    "ImageRow",
+    "Plan",
+    "Planned",
+    "Progress",
+    "Result",
+    "Run",
+    "Timing",
+    "audit",
+    "key_of",
+    "summary",
+]

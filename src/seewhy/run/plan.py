@@ -1,0 +1,442 @@
+"""What an audit will do: which images, which methods with which settings, and what the budget leaves no room for."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import math
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from seewhy.classifier import Classifier
+from seewhy.data.folders import photos
+from seewhy.data.load import load
+from seewhy.data.photo import SUFFIXES
+from seewhy.data.sets import DataSet, Files, Item
+from seewhy.errors import DataError, LayerError, RunError, SpecError, UnknownOperation
+from seewhy.lens.capture import stages
+from seewhy.look.activations import Activations
+from seewhy.look.filters import Filters
+from seewhy.method import Method, from_json, parse, registry
+from seewhy.units import seconds as in_words
+
+#: where the photographs come from that scikit-image ships, and on what terms
+DEMONSTRATION: Mapping[str, str] = {
+    "astronaut.png": "Eileen Collins, NASA Great Images; public domain (shipped with scikit-image)",
+    "chelsea.png": "Chelsea the cat, Stéfan van der Walt; CC0 (shipped with scikit-image)",
+    "coffee.png": "Cup of coffee, Rachel Michetti, courtesy of Pikolo Espresso Bar; CC0 (shipped with scikit-image)",
+    "rocket.jpg": "Falcon 9 with DSCOVR, SpaceX; public domain (shipped with scikit-image)",
+}
+
+#: images at most, where nothing else was said: a report of more is not read
+MOST = 24
+
+#: images that get the cheap methods whatever the budget: what is asked of few photographs is not thrown away
+FEW = 4
+
+#: the share of the budget that steps may take by reckoning; the rest is for the report and for a busy machine
+SHARE = 0.6
+
+#: images in a batch on a CPU, where 16 is the fastest of most networks, and on a GPU
+BATCH_CPU, BATCH_GPU = 16, 64
+
+#: what a step costs besides its passes, in seconds: arrays, pictures, the row
+OVERHEAD = 0.05
+
+_TABLES = (".csv", ".tsv", ".npz", ".tgz", ".tar.gz", ".tar")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One image of a plan: `position` counts from 0 in all the data that was given."""
+
+    id: str
+    position: int
+    name: str
+    path: str | None
+    sha256: str
+    label: int | None
+    credit: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides a run's results; `asked` is what the command said, the rest what was made of it."""
+
+    asked: dict[str, Any]
+    images: tuple[Planned, ...]
+    look: tuple[Method, ...]
+    explain: tuple[Method, ...]
+    attack: tuple[Method, ...]
+    after: tuple[Method, ...]
+    batch: int
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain values, every field of every method written out."""
+        return {
+            "asked": self.asked,
+            "images": [asdict(image) for image in self.images],
+            "methods": {
+                room: [{"spec": method.spec, **method.to_json()} for method in getattr(self, room)] for room in _ROOMS
+            },
+            "batch": self.batch,
+            "left_out": list(self.left_out),
+            "notes": list(self.notes),
+        }
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_json`; raises `RunError` for a plan that this seewhy does not understand."""
+        try:
+            rooms = {
+                room: tuple(
+                    from_json({key: value for key, value in each.items() if key != "spec"})
+                    for each in plain["methods"][room]
+                )
+                for room in _ROOMS
+            }
+            return Plan(
+                asked=plain["asked"],
+                images=tuple(Planned(**image) for image in plain["images"]),
+                **rooms,
+                batch=plain["batch"],
+                left_out=tuple(plain["left_out"]),
+                notes=tuple(plain["notes"]),
+            )
+        except (KeyError, TypeError, SpecError) as error:
+            raise RunError(
+                f"the plan in run.json was made by another seewhy, or changed ({type(error).__name__}: {error}); "
+                "choose another directory with --out"
+            ) from None
+
+
+_ROOMS = ("look", "explain", "attack", "after")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image that was given, not read yet."""
+
+    item: Item
+    path: str | None
+    content: Callable[[], bytes]
+    credit: str | None
+
+
+class Material(NamedTuple):
+    """The images that were given, and what a reader should know of them."""
+
+    entries: tuple[Entry, ...]
+    sets: tuple[DataSet, ...]
+    notes: tuple[str, ...]
+
+
+class Pace(NamedTuple):
+    """Seconds of one image's forward pass, and of a forward and a backward pass."""
+
+    forward: float
+    both: float
+
+    def cost(self, *methods: Method) -> float:
+        """Seconds of these methods on one image, at most."""
+        backward = max(0.0, self.both - self.forward)
+        return sum(OVERHEAD + method.passes[0] * self.forward + method.passes[1] * backward for method in methods)
+
+
+def software(net: Classifier) -> dict[str, Any]:
+    """What the last digits of a result depend on beside the plan: versions, device, threads."""
+    from seewhy import __version__
+
+    device = net.engine.device
+    return {
+        "seewhy": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def gather(sources: Sequence[str | os.PathLike[str]], labels: Sequence[str]) -> Material:
+    """The images of photographs, folders and data sets, in order; without any, the photographs that scikit-image ships.
+
+    True classes come with a model's class indices where the names of the classes allow it.
+    """
+    if not sources:
+        return _demonstration()
+    sets: list[DataSet] = []
+    notes: list[str] = []
+    single: list[str | os.PathLike[str]] = []
+    for source in sources:
+        if _is_photo(source):
+            single.append(source)
+            continue
+        if single:
+            sets.append(photos(single))
+            single = []
+        sets.append(load(source))
+    if single:
+        sets.append(photos(single))
+    entries: list[Entry] = []
+    for number, data in enumerate(sets):
+        notes += data.notes
+        try:
+            fitting = data.aligned(labels)
+        except DataError as error:
+            fitting = replace(data, labels=None, classes=None)
+            notes.append(f"the true classes of {data.name} are not used: {error}")
+        sets[number] = fitting
+        entries += [_entry(fitting, index) for index in range(len(fitting))]
+    return Material(tuple(entries), tuple(sets), tuple(notes))
+
+
+def _is_photo(source: str | os.PathLike[str]) -> bool:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return False
+    return path.suffix.lower() in SUFFIXES or (path.is_file() and not path.name.lower().endswith(_TABLES))
+
+
+def _entry(data: DataSet, index: int, credit: str | None = None) -> Entry:
+    place = data.positions[index]
+    path = str(data.source.paths[place]) if isinstance(data.source, Files) else None
+    return Entry(data.item(index), path, lambda: data.source.content(place), credit)
+
+
+def _demonstration() -> Material:
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        raise DataError("the photographs of the demonstration come with scikit-image: install it, or name your own")
+    data = photos([Path(found.origin).parent / "data" / name for name in DEMONSTRATION])
+    credits = list(DEMONSTRATION.values())
+    return Material(tuple(_entry(data, index, credits[index]) for index in range(len(data))), (data,), ())
+
+
+def asked(
+    net: Classifier,
+    material: Material,
+    *,
+    sources: Sequence[str | os.PathLike[str]],
+    spec: str,
+    classes: Sequence[int],
+    methods: Sequence[Method],
+    budget: float | None,
+    limit: int | None,
+) -> dict[str, Any]:
+    """What a command said, as plain values, with the hashes of what it means here."""
+    return {
+        "model": spec,
+        "fingerprint": net.fingerprint,
+        "mean": list(net.mean),
+        "std": list(net.std),
+        "preprocess": {**asdict(net.preprocess), "size": list(net.preprocess.size)},
+        "labels": _hash(net.labels),
+        "data": [os.fspath(source) for source in sources],
+        "names": _hash([(entry.item.name, entry.item.label) for entry in material.entries]),
+        "classes": list(classes),
+        "methods": [method.spec for method in methods],
+        "budget": budget,
+        "limit": limit,
+        "precision": net.engine.precision,
+    }
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+
+_WORDS = {
+    "model": "the model",
+    "fingerprint": "the model's weights",
+    "mean": "the model's normalisation",
+    "std": "the model's normalisation",
+    "preprocess": "how photographs become the model's input",
+    "labels": "the names of the classes",
+    "names": "the images",
+    "classes": "the classes that were asked for",
+    "methods": "the methods",
+    "budget": "the budget",
+    "limit": "the number of images",
+    "precision": "the precision",
+}
+
+
+def fitting(plan: Plan, now: Mapping[str, Any], material: Material, directory: Path) -> None:
+    """Check that a run's plan is that of this command; raises `RunError` with the part that differs.
+
+    Where the data lie may differ, what they are may not.
+    """
+    for part, words in _WORDS.items():
+        there, wanted = plan.asked.get(part), now.get(part)
+        if there != wanted:
+            short = max(len(str(there)), len(str(wanted))) <= 60
+            told = f" ({there} there, {wanted} here)" if short else ""
+            raise RunError(
+                f"{directory} belongs to another run: {words} differ{'' if words.endswith('s') else 's'}{told}; "
+                "choose another directory with --out"
+            )
+    for image in plan.images:
+        if hashlib.sha256(material.entries[image.position].content()).hexdigest() != image.sha256:
+            raise RunError(
+                f"{directory} belongs to another run: the image {image.name} has other contents there; "
+                "choose another directory with --out"
+            )
+
+
+def pace(net: Classifier) -> Pace:
+    """How long one image takes here, forward and backward: the best of three tries each, after one to warm up."""
+    image = torch.full((1, 3, *net.size), 0.5)
+
+    def forward() -> None:
+        net.predict(image)
+
+    def both() -> None:
+        net.gradient(image, lambda logits, _: logits[:, 0])
+
+    both()
+    return Pace(*(min(_timed(run) for _ in range(3)) for run in (forward, both)))
+
+
+def _timed(run: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def make(
+    net: Classifier, material: Material, said: dict[str, Any], methods: Sequence[Method], speed: Pace | None
+) -> Plan:
+    """Choose images and methods. `methods`: those that were asked for, empty for all; `speed` None: without a budget.
+
+    Whatever the budget, a few images get the cheap methods. Dear ones come with fewer samples or steps, or not at all,
+    where there is no time for them; what was left out is said.
+    """
+    notes = list(material.notes)
+    look = _of(methods, "look") if methods else _looks(net, notes)
+    explain = _of(methods or _defaults("explain"), "explain")
+    attack = _of(methods or _defaults("attack"), "attack")
+    cheap = [method for method in explain if methods or _cheap(method)]
+    dear = [method for method in explain if method not in cheap]
+    after = [method for method in explain if _cheap(method)] if attack else []
+    left_out = [
+        f"{method.name}: an audit has no place for it yet; `seewhy look` shows it"
+        for method in look
+        if not isinstance(method, Activations | Filters)
+    ]
+    budget, total = said["budget"], len(material.entries)
+    count = min(total, said["limit"] or (MOST if budget is not None else total))
+    if speed is not None and budget is not None:
+        targets = 1 + len(said["classes"]) + any(entry.item.label is not None for entry in material.entries)
+        each = speed.forward + speed.cost(*attack, *targets * cheap, *2 * after, *2 * look)
+        room = SHARE * budget
+        count = min(count, max(FEW, math.floor(room / each)))
+        if count * each > room:
+            needed = in_words(count * each)
+            notes.append(f"the budget of {in_words(budget)} is short: even the cheap methods take about {needed} here")
+        dear, told = _affordable(dear, count * targets, room - count * each, speed)
+        left_out += told
+    if count < total:
+        left_out.append(f"{count} of {total:,} images were taken{_how(material)}; --limit or --full for more")
+    drawn = [(position, material.entries[position]) for position in _draw(material, count)]
+    return Plan(
+        asked=said,
+        images=tuple(_planned(number, *each) for number, each in enumerate(drawn, 1)),
+        look=tuple(method for method in look if isinstance(method, Activations | Filters)),
+        explain=tuple(sorted([*cheap, *dear], key=lambda method: sum(method.passes))),
+        attack=tuple(attack),
+        after=tuple(sorted(after, key=lambda method: sum(method.passes))),
+        batch=net.engine.batch or (BATCH_CPU if net.engine.device.type == "cpu" else BATCH_GPU),
+        left_out=tuple(left_out),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _affordable(methods: Sequence[Method], times: int, spare: float, speed: Pace) -> tuple[list[Method], list[str]]:
+    """Those of these methods, or of their thriftier variants, that `times` runs of fit into the seconds to spare."""
+    chosen: list[Method] = []
+    left_out: list[str] = []
+    for method in methods:
+        fitting = [variant for variant in _thriftier(method) if times * speed.cost(variant) <= spare]
+        if not fitting:
+            needed = in_words(times * speed.cost(method))
+            left_out.append(f"{method.name} would take about {needed}, more than the budget leaves")
+            continue
+        variant = fitting[0]
+        spare -= times * speed.cost(variant)
+        chosen.append(variant)
+        if variant != method:
+            left_out.append(f"{variant.spec} runs instead of {method.spec}, to stay within the budget")
+    return chosen, left_out
+
+
+def _of(methods: Sequence[Method], room: str) -> list[Method]:
+    return [method for method in methods if method.room == room]
+
+
+def _defaults(room: str) -> list[Method]:
+    return sorted((parse(name) for name in registry(room)), key=lambda method: (sum(method.passes), method.name))
+
+
+def _cheap(method: Method) -> bool:
+    return sum(method.passes) <= 3
+
+
+def _looks(net: Classifier, notes: list[str]) -> list[Method]:
+    found: list[Method] = [method for method in _defaults("look") if not isinstance(method, Activations)]
+    try:
+        found += [Activations(layer=layer) for layer in stages(net)]
+    except (LayerError, UnknownOperation) as error:
+        notes.append(f"no activation maps: {error}")
+    return found
+
+
+def _thriftier(method: Method) -> list[Method]:
+    """A method, then with a third of its samples or steps again and again, while at least 8 remain."""
+    variants = [method]
+    for name in ("samples", "steps"):
+        if any(field.name == name and field.type in ("int", int) for field in fields(method)):
+            while getattr(variants[-1], name) // 3 >= 8:
+                variants.append(replace(variants[-1], **{name: getattr(variants[-1], name) // 3}))
+    return variants
+
+
+def _draw(material: Material, count: int) -> list[int]:
+    """The positions of the images that are taken: of one set by chance, each class with its share; else evenly."""
+    total = len(material.entries)
+    if count >= total:
+        return list(range(total))
+    if len(material.sets) > 1:
+        return [number * total // count for number in range(count)]
+    data = material.sets[0]
+    places = {place: index for index, place in enumerate(data.positions)}
+    return [places[place] for place in data.sample(count, seed=0).positions]
+
+
+def _how(material: Material) -> str:
+    return " evenly" if len(material.sets) > 1 else " by chance (seed 0)"
+
+
+def _planned(number: int, position: int, entry: Entry) -> Planned:
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(entry.item.name).stem).strip("-")[:40]
+    return Planned(
+        id=f"{number:04d}" + (f"-{stem}" if stem else ""),
+        position=position,
+        name=entry.item.name,
+        path=entry.path,
+        sha256=hashlib.sha256(entry.content()).hexdigest(),
+        label=entry.item.label,
+        credit=entry.credit,
+    )

@@ -1,0 +1,387 @@
+"""The audit: each record against what the methods answer directly, and the run's data without seewhy."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats  # type: ignore[import-untyped]
+import torch
+import zarr
+from PIL import Image
+
+from nets import Spelled, classifier, photos
+from seewhy.attack import FGSM
+from seewhy.classifier import Classifier
+from seewhy.engine import Engine
+from seewhy.errors import DataError, InputError, RunError, SpecError
+from seewhy.explain import GradCAM, Gradient
+from seewhy.explain.base import flatten
+from seewhy.lens.capture import capture
+from seewhy.method import parse
+from seewhy.run import MODEL, Plan, Run, audit, key_of, summary
+from seewhy.run.audit import rank_correlation
+from seewhy.run.plan import DEMONSTRATION, Pace, gather
+
+ATTACK = "fgsm:eps=4/255+32/255+1.0"
+
+
+@pytest.fixture(scope="module")
+def net() -> Classifier:
+    return classifier(Spelled("in-place"))
+
+
+def save(pixels: torch.Tensor, path: Path) -> None:
+    Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy()).resize((36, 30)).save(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one subfolder a class: an ant, a broken bee, a dog."""
+    root = tmp_path_factory.mktemp("data")
+    for (name, kind), pixels in zip((("a", "ant"), ("d", "dog")), photos(2), strict=True):
+        (root / kind).mkdir()
+        save(pixels, root / kind / f"{name}.png")
+    (root / "bee").mkdir()
+    (root / "bee" / "b.jpg").write_text("not a picture")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(net: Classifier, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A whole audit with every default method, a class asked for, and progress watched."""
+    told: list[tuple[float, float, str]] = []
+    made = audit(
+        net, [data], tmp_path_factory.mktemp("out") / "run", spec="spelled", classes=["elk", 4], budget=None,
+        progress=lambda *words: told.append(words),
+    )  # fmt: skip
+    assert all(total == told[0][1] and 0 <= done <= total for done, total, _ in told)
+    assert [done for done, *_ in told] == sorted(done for done, *_ in told)
+    assert told[-1][0] == told[-1][1]
+    return made
+
+
+def images_of(net: Classifier, data: Path, index: int = 0) -> Any:
+    return net.read(data / ("ant/a.png", "bee/b.jpg", "dog/d.png")[index])
+
+
+def test_everything_there_is_was_done(run: Run) -> None:
+    assert [row.status for row in run.images()] == ["ok", "failed", "ok"]
+    assert "b.jpg is not an image: expected JPEG" in (run.images()[1].error or "")
+    assert [result.step for result in run.results(MODEL)] == ["identity", "filters"]
+    steps = {result.step for result in run.results("0001-a")}
+    assert all(result.ok for row in run.images() for result in run.results(row.id))
+    explained = {
+        step.partition("@")[0].partition(":")[0] for step in steps if "@" in step and not step.startswith("after")
+    }
+    assert explained == {
+        *("gradient", "gradient-times-input", "smoothgrad", "integrated-gradients"),
+        *("deconvolution", "guided-backprop", "grad-cam"),
+    }
+    assert {"predict", "fgsm"} <= steps
+    assert not run.results("0002-b")
+    assert run.plan["left_out"] == []
+
+
+def test_predictions_and_roles(run: Run, net: Classifier, data: Path) -> None:
+    for image, place, truth in (("0001-a", 0, 0), ("0003-d", 2, 3)):
+        logits = net.predict(images_of(net, data, place))[0]
+        assert np.array_equal(run.array(image, "predict", "logits"), logits.numpy())
+        record = run.record(image, "predict")
+        order = np.argsort(-logits.numpy())
+        assert [each["index"] for each in record["top"]] == order.tolist()
+        chances = np.exp(logits.double().numpy()) / np.exp(logits.double().numpy()).sum()
+        assert [each["probability"] for each in record["top"]] == pytest.approx(chances[order].tolist(), rel=1e-5)
+        assert record["truth"]["index"] == truth
+        assert record["truth"]["label"] == net.labels[truth]
+        roles = {
+            each.record["target"]["index"]: each.record["role"]
+            for each in run.results(image)
+            if each.step.startswith("gradient@")
+        }
+        assert roles == {4: "asked", truth: "true", int(order[0]): "predicted"}
+
+
+def test_explanations_are_the_methods_own(run: Run, net: Classifier, data: Path) -> None:
+    images = images_of(net, data)
+    for method in (Gradient(), GradCAM()):
+        found = method(net, images, target=4)
+        assert np.array_equal(run.array("0001-a", f"{method.spec}@4", "values"), found.values[0].numpy())
+        record = run.record("0001-a", f"{method.spec}@4")
+        assert (record["score"], record["layer"], record["sign"]) == (float(found.score[0]), found.layer, found.sign)
+        assert record["cost"] == {"forward": found.cost.forward, "backward": found.cost.backward}
+
+
+def test_the_attack_and_what_comes_after(run: Run, net: Classifier, data: Path) -> None:
+    images = images_of(net, data)
+    predicted = int(net.predict(images).argmax())
+    found = FGSM()(net, images, labels=predicted)
+    record = run.record("0001-a", "fgsm")
+    assert record["before"]["index"] == predicted
+    assert record["eps"] == sorted(record["eps"])
+    assert record["eps"][0] == 0
+    assert (
+        len(record["eps"])
+        == len(record["p_before"])
+        == len(record["p_after"])
+        == len(record["success"])
+        == len(found.eps) + 1
+    )
+    adversarial = torch.from_numpy(run.array("0001-a", "fgsm", "adversarial"))
+    now = net.predict(adversarial[None])[0].softmax(-1)
+    assert record["after"]["index"] == int(now.argmax())
+    assert record["after"]["probability"] == pytest.approx(float(now.max()), rel=1e-5)
+    assert record["fooled"] == (int(now.argmax()) != predicted) == bool(np.isfinite(float(found.smallest_eps[0])))
+    change = (adversarial - images.pixels[0]).abs().max()
+    assert float(change) <= record["shown_eps"] + 1e-6
+    assert record["distances"]["linf"] == pytest.approx(float(change))
+    shown = np.asarray(Image.open(run.picture(record["pictures"]["adversarial"])))
+    assert np.array_equal(shown, (adversarial * 255).round().byte().permute(1, 2, 0).numpy())
+    for size, chance in zip(record["eps"], record["p_before"], strict=True):  # the curve is that of these very images
+        moved = (
+            (
+                images.pixels
+                + size * FGSM(eps=(size,), refine=0)(net, images, labels=predicted).images[0].sub(images.pixels).sign()
+            ).clamp(0, 1)
+            if size
+            else images.pixels
+        )
+        assert float(net.predict(moved)[0].softmax(-1)[predicted]) == pytest.approx(chance, abs=1e-4)
+    again = run.record("0001-a", f"after gradient@{predicted}")
+    maps = [
+        flatten(torch.from_numpy(run.array("0001-a", step, "values"))[None], "absolute").flatten()
+        for step in (f"gradient@{predicted}", f"after gradient@{predicted}")
+    ]
+    assert np.array_equal(
+        run.array("0001-a", f"after gradient@{predicted}", "values"),
+        Gradient()(net, adversarial[None], target=predicted).values[0].numpy(),
+    )
+    assert again["correlation"] == pytest.approx(scipy.stats.spearmanr(*maps).statistic, abs=1e-9)
+    if record["fooled"]:
+        other = run.record("0001-a", f"after gradient@{record['after']['index']}")
+        assert other["role"] == ("adversarial" if record["after"]["index"] != predicted else "predicted")
+
+
+def test_activations_before_and_after(run: Run, net: Classifier, data: Path) -> None:
+    layers = [result for result in run.results("0001-a") if result.step.startswith("activations")]
+    assert layers
+    adversarial = torch.from_numpy(run.array("0001-a", "fgsm", "adversarial"))[None]
+    for result in layers:
+        layer, channels = result.record["layer"], result.record["channels"]
+        for name, pixels in (("before", images_of(net, data).pixels), ("after", adversarial)):
+            maps = capture(net, pixels, [layer])[layer][0]
+            assert np.array_equal(run.array("0001-a", result.step, name), maps[channels].numpy())
+        strength = capture(net, images_of(net, data).pixels, [layer])[layer][0].abs().mean((1, 2))
+        assert strength[channels].tolist() == sorted(strength.tolist(), reverse=True)[: len(channels)]
+
+
+def test_the_model(run: Run, net: Classifier) -> None:
+    record = run.record(MODEL, "identity")
+    assert record["fingerprint"] == net.fingerprint
+    assert record["parameters"] == sum(parameter.numel() for parameter in net.module.parameters())
+    # two convolutions of 3 × 3 on 24 × 24 positions, 3 → 8 and 8 → 8 maps, and a layer of 32 × 5
+    assert record["multiply_adds"] == 24 * 24 * 9 * (3 * 8 + 8 * 8) + 32 * 5
+    first = next(layer for layer in record["layers"] if layer["op"] == "conv2d")
+    assert (first["address"], first["window"], first["multiply_adds"]) == ("conv1:conv2d", [3, 3], 24 * 24 * 9 * 3 * 8)
+    weights = run.array(MODEL, "filters", "weights")
+    assert np.array_equal(weights, net.module.conv1.weight.detach().numpy())  # type: ignore[union-attr, operator]
+
+
+def test_reading_needs_nothing_of_seewhy(run: Run) -> None:
+    path = run.directory
+    about = json.loads((path / "run.json").read_text())
+    assert about["schema"] == 1
+    assert about["plan"]["asked"]["model"] == "spelled"
+    held = zarr.open_group(path / "arrays.zarr", mode="r")
+    with sqlite3.connect(f"file:{path / 'results.sqlite'}?mode=ro", uri=True) as database:
+        rows = database.execute("SELECT image, key, record FROM results WHERE status = 'ok'").fetchall()
+        images = dict(database.execute("SELECT id, record FROM images WHERE status = 'ok'"))
+        timed = database.execute("SELECT image FROM timing WHERE seconds > 0").fetchall()
+    database.close()
+    assert len(timed) == len(rows)
+    arrays = 0
+    for image, key, record in rows:
+        assert {"cost", "notes"} <= set(json.loads(record))
+        if f"{image}/{key}" in held:
+            for _, array in held[f"{image}/{key}"].arrays():  # type: ignore[union-attr]
+                arrays += 1
+                assert array.metadata.zarr_format == 3
+                assert array.dtype == np.float32
+                assert np.isfinite(array[...]).all()
+    assert arrays > 40
+    for record in map(json.loads, images.values()):
+        for name in record["pictures"].values():
+            Image.open(path / "pictures" / name).load()
+        assert record["original"] == [30, 36]
+        assert record["size"] == [24, 24]
+
+
+def test_the_summary_is_plain_json(run: Run) -> None:
+    told = json.loads(json.dumps(summary(run), allow_nan=False))
+    assert told["model"]["spec"] == "spelled"
+    assert [image["status"] for image in told["images"]] == ["ok", "failed", "ok"]
+    assert told["images"][0]["attacks"][0]["method"] == "fgsm"
+    assert told["failed"] == []
+
+
+def test_a_plan_survives_json(run: Run) -> None:
+    assert Plan.from_json(run.plan).to_json() == run.plan
+
+
+def test_the_engine_is_as_it_was(net: Classifier, data: Path, tmp_path: Path) -> None:
+    before = net.engine
+    audit(net, [data / "ant" / "a.png"], tmp_path / "run", methods=["gradient"], budget=None).close()
+    assert net.engine is before
+
+
+class Moody(Spelled):
+    """Fails on backward passes whose image is dark, and answers NaN to black."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        plain = x.detach()
+        if x.requires_grad and float(plain.mean()) < -1:
+            raise RuntimeError("too dark\nto see")
+        black = float(plain.amax()) < -1.5
+        return super().forward(x) + (torch.nan if black else 0)
+
+
+def test_what_fails_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
+    sources = []
+    for name, level in (("bright", 0.8), ("dark", 0.03), ("black", 0.0)):
+        save((photos(1)[0] * 0.2 + level).clamp(0, 1) if level else torch.zeros(3, 24, 24), tmp_path / f"{name}.png")
+        sources.append(tmp_path / f"{name}.png")
+    net = classifier(Moody("in-place"))
+    with audit(
+        net,
+        [*sources, tmp_path / "missing.png"],
+        tmp_path / "run",
+        methods=["gradient", "grad-cam", ATTACK],
+        budget=None,
+    ) as run:
+        assert [row.status for row in run.images()] == ["ok", "ok", "ok", "failed"]
+        assert run.images()[3].error == f"there is no file {tmp_path / 'missing.png'}"
+        assert [result.error for result in run.results("0001-bright") if not result.ok] == []
+        dark = {result.step.partition("@")[0]: result for result in run.results("0002-dark")}
+        assert dark["predict"].ok
+        assert dark["grad-cam"].ok  # its backward pass begins inside the network
+        assert dark["gradient"].error == "RuntimeError: too dark"
+        assert dark[ATTACK].error == "RuntimeError: too dark"
+        assert dark["after grad-cam"].error == f"there is no adversarial image: {ATTACK} failed"
+        black = run.results("0003-black")
+        assert [(each.step, each.error) for each in black] == [
+            ("predict", "Moody answers black.png with NaN or infinity")
+        ]
+        assert {each["image"] for each in summary(run)["failed"]} == {"0002-dark", "0003-black"}
+        before = run.results("0002-dark")
+    with audit(
+        net,
+        [*sources, tmp_path / "missing.png"],
+        tmp_path / "run",
+        methods=["gradient", "grad-cam", ATTACK],
+        budget=None,
+    ) as run:
+        assert run.results("0002-dark") == before
+
+
+def test_wrong_words_get_one_sentence(net: Classifier, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(InputError, match='no class "antt"; did you mean "ant"'):
+        audit(net, [data], out, classes=["antt"])
+    with pytest.raises(SpecError, match='no method "gradent"; did you mean "gradient"'):
+        audit(net, [data], out, methods=["gradent"])
+    with pytest.raises(SpecError, match="expected a budget of more than 0 seconds"):
+        audit(net, [data], out, budget=0)
+    with pytest.raises(DataError, match=r"b\.jpg is not an image: expected JPEG"):
+        audit(net, [data / "bee" / "b.jpg"], out)
+    with pytest.raises(DataError, match=r"none of the 2 images can be read; the first: there is no file .*x\.png"):
+        audit(net, ["x.png", "y.png"], out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="found no images in"):
+        audit(net, [tmp_path / "empty"], out)
+    assert not out.exists()
+    with pytest.raises(RunError, match="is not empty and holds no run of seewhy"):
+        audit(net, [data / "ant" / "a.png"], data, budget=None)
+
+
+def test_classes_that_the_model_lacks_are_said(net: Classifier, tmp_path: Path) -> None:
+    for kind in ("ant", "unicorn"):
+        (tmp_path / kind).mkdir()
+        save(photos(1)[0], tmp_path / kind / "x.png")
+    material = gather([tmp_path], net.labels)
+    assert [entry.item.label for entry in material.entries] == [None, None]
+    assert 'no class "unicorn"' in material.notes[0]
+
+
+def test_the_demonstration_is_four_photographs_with_credits() -> None:
+    material = gather([], ["ant"])
+    assert [entry.item.name for entry in material.entries] == list(DEMONSTRATION)
+    for entry in material.entries:
+        assert entry.credit is not None
+        assert "CC0" in entry.credit or "public domain" in entry.credit
+        assert entry.item.open()[0].mode == "RGB"
+
+
+def test_a_budget_leaves_out_what_is_dear(net: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        save(photos(1, seed=number)[0], tmp_path / f"{number:02d}.png")
+    planned: dict[str, Plan] = {}
+    for name, seconds, budget in (
+        ("fast", 1e-4, 300.0),
+        ("slow", 0.02, 60.0),
+        ("slower", 1.0, 60.0),
+        ("full", 1.0, None),
+    ):
+        from seewhy.run import plan as planning
+
+        material = planning.gather([tmp_path], net.labels)
+        words: dict[str, Any] = {"sources": [tmp_path], "spec": "", "classes": [], "methods": [], "limit": None}
+        said = planning.asked(net, material, **words, budget=budget)
+        planned[name] = planning.make(net, material, said, [], None if budget is None else Pace(seconds, 2 * seconds))
+    assert (len(planned["full"].images), planned["full"].left_out) == (30, ())
+    assert len(planned["fast"].images) == 24
+    assert planned["fast"].left_out == ("24 of 30 images were taken by chance (seed 0); --limit or --full for more",)
+    assert {method.name for method in planned["fast"].explain} == {method.name for method in planned["full"].explain}
+    assert len(planned["slow"].images) < 24
+    assert len(planned["slower"].images) == 4
+    assert {method.name for method in planned["slower"].explain} == {
+        *("gradient", "gradient-times-input", "deconvolution", "guided-backprop", "grad-cam")
+    }
+    assert any("integrated-gradients would take about" in each for each in planned["slower"].left_out)
+    assert "even the cheap methods take about" in planned["slower"].notes[0]
+
+
+def test_dear_methods_come_with_fewer_steps_where_that_fits(net: Classifier) -> None:
+    from seewhy.run.plan import OVERHEAD, _affordable
+
+    speed = Pace(1.0, 2.0)
+    methods = [parse("smoothgrad"), parse("integrated-gradients")]
+    chosen, told = _affordable(methods, 1, 51 + OVERHEAD + 2 + 2 * 81 + OVERHEAD, speed)
+    assert [method.spec for method in chosen] == ["smoothgrad", "integrated-gradients:steps=81"]
+    assert told == ["integrated-gradients:steps=81 runs instead of integrated-gradients, to stay within the budget"]
+
+
+def test_a_users_batch_size_is_kept(data: Path, tmp_path: Path) -> None:
+    net = classifier(Spelled("in-place"), engine=Engine(batch=3))
+    with audit(net, [data / "ant" / "a.png"], tmp_path / "run", methods=["gradient"], budget=None) as run:
+        assert run.plan["batch"] == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rank_correlation_is_spearmans(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    a = draw.integers(0, 6, 200).astype(np.float32)  # many ties
+    b = a + draw.normal(0, 3, 200).astype(np.float32).round()
+    found = rank_correlation(torch.from_numpy(a), torch.from_numpy(b))
+    assert found == pytest.approx(scipy.stats.spearmanr(a, b).statistic, abs=1e-9)
+    assert rank_correlation(torch.from_numpy(a), torch.zeros(200)) is None
+
+
+def test_keys_are_folders_that_no_two_steps_share() -> None:
+    steps = ["a/b", "a:b", "a b", "A/b", "fgsm:eps=8/255", "x" * 300, "x" * 301, "..", "grad-cam@1"]
+    keys = [key_of(step) for step in steps]
+    assert len({key.lower() for key in keys}) == len(steps)
+    assert all(len(key) < 60 and "/" not in key and not key.startswith(".") for key in keys)
