@@ -1,7 +1,7 @@
 """Make docs/images/report.png, the README's picture: the first page of a report, as Chromium shows it.
 
-    seewhy audit --out seewhy-audit
-    python docs/make_pictures.py seewhy-audit/report.html
+seewhy audit --out seewhy-audit
+python docs/make_pictures.py seewhy-audit/report.html
 """
 
 from __future__ import annotations

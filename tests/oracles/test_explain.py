@@ -123,7 +123,8 @@ def sent_back_by_hand(module: nn.Sequential, image: Tensor, target: int, rule: s
         maps.append(layer(maps[-1].clone()))
     back = torch.zeros_like(maps[-1])
     back[0, target] = 1
-    for layer, x in zip(reversed(list(module)), reversed(maps[:-1]), strict=True):
+    layers: list[nn.Module] = list(module)
+    for layer, x in zip(reversed(layers), reversed(maps[:-1]), strict=True):
         if isinstance(layer, nn.ReLU | nn.ReLU6):
             positive = back.clamp(min=0)
             active = (x > 0) & (x < 6) if isinstance(layer, nn.ReLU6) else x > 0

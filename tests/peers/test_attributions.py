@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.classifier import Classifier
-from seewhy.explain import Deconvolution, Explainer, Gradient, GradCAM, GuidedBackprop, IntegratedGradients
+from seewhy.explain import Deconvolution, Explainer, GradCAM, Gradient, GuidedBackprop, IntegratedGradients
 from seewhy.zoo import load
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from seewhy.report.html import render
 from seewhy.run import ImageRow, Run, Timing
 
 SIDE = 24
-HOSTILE = '<img src=x onerror=alert(1)>"\'&.png'
+HOSTILE = "<img src=x onerror=alert(1)>\"'&.png"
 LABEL = '</script><script>alert("cat")</script>'
 
 SMALL = {"forward": 1, "backward": 1}
@@ -127,7 +127,6 @@ def put_model(run: Run) -> None:
         {"tiles": np.zeros((8, 3, 3, 3), np.float32)},
     )
     run.time("model", "forward pass", Timing(0.05))
-
 
 
 @pytest.fixture(scope="session")

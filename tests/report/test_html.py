@@ -18,7 +18,7 @@ from seewhy.errors import RunError
 from seewhy.report.html import render, write
 from seewhy.run import Run
 
-HOSTILE = '<img src=x onerror=alert(1)>"\'&.png'
+HOSTILE = "<img src=x onerror=alert(1)>\"'&.png"
 LABEL = '</script><script>alert("cat")</script>'
 LOADING = {"src", "href", "data", "action", "poster", "srcset", "background", "formaction", "xlink:href"}
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -108,7 +108,9 @@ def test_every_picture_has_words(page: Page) -> None:
     for each in pictures:
         shown = decoded(each["src"])
         shown.load()
-        assert int(each["width"]) <= shown.width <= 2 * int(each["width"]) + 1, "pixels for a display of twice the density"
+        assert int(each["width"]) <= shown.width <= 2 * int(each["width"]) + 1, (
+            "pixels for a display of twice the density"
+        )
 
 
 def test_structure(page: Page) -> None:
@@ -118,13 +120,17 @@ def test_structure(page: Page) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels)), levels
     ids = Counter(attributes["id"] for _, attributes in page.elements if "id" in attributes)
     assert ids.most_common(1)[0][1] == 1
-    named = [attributes["aria-labelledby"].split() for _, attributes in page.elements if "aria-labelledby" in attributes]
+    named = [
+        attributes["aria-labelledby"].split() for _, attributes in page.elements if "aria-labelledby" in attributes
+    ]
     links = [[each["href"][1:]] for each in page.all("a")]
     assert {name for names in named + links for name in names} <= set(ids)
     assert len(page.all("main")) == len(page.all("nav")) == len(page.all("header")) == 1
     assert page.all("html") == [{"lang": "en"}]
     assert all(each.get("scope") in ("col", "row") for each in page.all("th"))
-    assert page.elements[[tag for tag, _ in page.elements].index("body") + 1][1]["href"] == "#content", "skip link first"
+    assert page.elements[[tag for tag, _ in page.elements].index("body") + 1][1]["href"] == "#content", (
+        "skip link first"
+    )
 
 
 def test_says_what_was_found_and_what_was_not(page: Page) -> None:
@@ -167,7 +173,9 @@ def test_the_changed_image_is_shown_without_loss(made_run: Path, page: Page) -> 
 
 def test_chart_tells_its_data(page: Page) -> None:
     words = page.text.replace("\u00a0", " ")
-    course = f"the probability of {LABEL} goes from 90.0 % to 30.0 % and the probability of dog goes from 10.0 % to 70.0 %"
+    course = (
+        f"the probability of {LABEL} goes from 90.0 % to 30.0 % and the probability of dog goes from 10.0 % to 70.0 %"
+    )
     assert f"From no change to ε = 8/255, {course}." in words
     assert f"the probability of {LABEL} goes from 90.0 % to 60.0 %." in words
     assert len([each for each in page.all("line") if each.get("class") == "mark"]) == 1, "only where it was fooled"

@@ -63,9 +63,7 @@ def confidence(
         for step in (0.0, *(2.0**k for k in range(9) if 2**k <= reach * 1.001))
     ]
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(
-        f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">ε, in steps of 1/255 (logarithmic)</text>'
-    )
+    parts.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">ε, in steps of 1/255 (logarithmic)</text>')
     for name, values in (("after", after), ("before", before)):
         if not values:
             continue

@@ -242,9 +242,7 @@ class _Page:
         top = predict["top"] if predict else []
         truth = predict["truth"] if predict else None
         first = attacks[0].record if attacks else None
-        correlations = [
-            float(row.record["correlation"]) for row in rows if row.record.get("correlation") is not None
-        ]
+        correlations = [float(row.record["correlation"]) for row in rows if row.record.get("correlation") is not None]
         brief = Photo(
             anchor=anchor if full else "",
             name=image.name,

@@ -56,7 +56,9 @@ def _lite_weights(name: str) -> Path:
 def cifar10_resnet20(name: str, options: Options) -> Found:
     """The ResNet-20 that recipes/train_cifar10.py trained, with its record beside it."""
     module = ResNet20()
-    path = Path(options.weights).expanduser() if options.weights and not options.random else _HERE / f"{name}.safetensors"
+    path = (
+        Path(options.weights).expanduser() if options.weights and not options.random else _HERE / f"{name}.safetensors"
+    )
     if not options.random:
         fill(module, read_weights(path, options.trust_pickle), path.name)
     found = described(module, path)

@@ -1,0 +1,56 @@
+# Each target makes the environment that it needs, once, and again when pyproject.toml or constraints.txt change.
+#   make audit        the main job on four photographs; extra words for it: make audit ARGS="--budget 2m"
+#   make test         style, types and every test that takes seconds;  make test-slow: also those that take minutes
+#   make lint         style and types alone;  make bench: the numbers in benchmarks/README.md
+#   make constraints  pin anew what a fresh set-up installs;  make clean: remove the environments and caches
+# A build of torch for CPUs only is smaller: PIP_EXTRA_INDEX_URL=<torch's index of CPU builds> make audit
+
+PYTHON ?= python3
+OUT ?= seewhy-audit
+ARGS ?=
+BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+USER_ENV := .venv
+DEV_ENV := .venv-dev
+INPUTS := pyproject.toml constraints.txt
+
+.PHONY: audit test test-slow lint bench constraints clean
+.DELETE_ON_ERROR:
+
+audit: $(USER_ENV)/.ready
+	$(USER_ENV)/$(BIN)/seewhy audit --out $(OUT) $(ARGS)
+
+test: lint
+	$(DEV_ENV)/$(BIN)/python -m pytest -m "not slow"
+
+test-slow: lint
+	$(DEV_ENV)/$(BIN)/python -m pytest
+
+lint: $(DEV_ENV)/.ready
+	$(DEV_ENV)/$(BIN)/ruff check .
+	$(DEV_ENV)/$(BIN)/ruff format --check .
+	$(DEV_ENV)/$(BIN)/mypy
+
+bench: $(DEV_ENV)/.ready
+	$(DEV_ENV)/$(BIN)/python -m benchmarks $(ARGS)
+
+$(USER_ENV)/.ready: EXTRAS :=
+$(DEV_ENV)/.ready: EXTRAS := [all,dev]
+
+%/.ready: $(INPUTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: seewhy needs Python 3.11 or newer; say which with PYTHON=..., as in: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv --clear $*
+	$*/$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.$(EXTRAS)'
+	@touch $@
+
+# What is pinned: everything that [all,dev] brings, without pip and without a build's local version (torch's +cpu).
+constraints:
+	$(PYTHON) -m venv --clear .venv-pins
+	.venv-pins/$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0' 'torchvision==0.28.0' --editable '.[all,dev]'
+	{ echo "# What set-up installs, pinned; made by: make constraints"; \
+		.venv-pins/$(BIN)/python -m pip freeze --exclude-editable --exclude pip | sed 's/+.*//'; } > constraints.txt
+	rm -rf .venv-pins
+
+clean:
+	rm -rf $(USER_ENV) $(DEV_ENV) .venv-pins build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

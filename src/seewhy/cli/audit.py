@@ -1,0 +1,127 @@
+"""`seewhy audit` and `seewhy report`: everything there is, in one directory, and the report made from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from seewhy.cli.options import Machine, with_machine, with_model, writable
+from seewhy.cli.shell import Command, shell
+from seewhy.errors import RunError
+from seewhy.units import duration, pixels, seconds
+
+
+@click.command(
+    cls=Command,
+    short_help="Everything there is, in one report. Start here.",
+    examples=[
+        "seewhy audit",
+        "seewhy audit cat.jpg dog.png --out cats-and-dogs --budget 2m",
+        "seewhy audit photos/ --model timm:resnet18.a1_in1k --class tabby --full",
+        "seewhy audit cifar10 --model cifar10-resnet20 --limit 20 --method grad-cam --method fgsm",
+    ],
+)
+@click.argument("images", nargs=-1)
+@with_model
+@click.option("--out", default="seewhy-audit", show_default=True, metavar="DIR", help="The run's directory.")
+@click.option("--budget", default="5m", show_default=True, metavar="TIME", help="Choose what fits into this time.")
+@click.option("--full", is_flag=True, help="Leave nothing out, however long it takes.")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Explain this class too, by name or index.")
+@click.option("--method", "specs", multiple=True, metavar="SPEC", help="These methods only [default: all that fit].")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, drawn by chance.")
+@with_machine
+def audit(
+    images: tuple[str, ...],
+    model: str,
+    out: str,
+    budget: str,
+    full: bool,
+    classes: tuple[str, ...],
+    specs: tuple[str, ...],
+    limit: int | None,
+    machine: Machine,
+) -> None:
+    """Look at IMAGES through a model in every way there is, and write report.html beside the open data.
+
+    IMAGES are photographs, folders or data sets; without any, four photographs that come with scikit-image. The same
+    command again finishes a run that was stopped, without doing anything twice.
+    """
+    spoken = shell()
+    limit_of_time = None if full else duration(budget)
+    directory = Path(out).expanduser()
+    from seewhy.report.html import write
+    from seewhy.run import audit as carry_out
+    from seewhy.run import summary
+
+    writable(directory)
+    net = machine.load(model, spoken)
+    spoken.stopped = "the same command again goes on from here"
+    with spoken.progress("auditing") as tell:
+        carried_out = carry_out(
+            net,
+            images,
+            directory,
+            spec=model,
+            classes=classes,
+            methods=specs,
+            budget=limit_of_time,
+            limit=limit,
+            progress=tell,
+        )
+    with carried_out as run:
+        report = write(run)
+        found = summary(run)
+    names = {image["id"]: image["name"] for image in found["images"]}
+    for image in found["images"]:
+        if image["status"] != "ok":
+            spoken.failed(image["name"], image["error"])
+    for each in found["failed"]:
+        spoken.failed(f"{names.get(each['image'], 'the model')}, {each['step']}", each["error"])
+
+    def show() -> None:
+        spoken.table(("image", "decision", "probability", "fooled by a change of"), list(map(_line, found["images"])))
+        click.echo(f"\nreport: {report}")
+
+    spoken.answer({**found, "report": report}, show)
+    for sentence in found["notes"]:
+        spoken.say(f"note: {sentence}")
+    for sentence in found["left_out"]:
+        spoken.say(f"left out: {sentence}")
+    spoken.say(f"{seconds(found['seconds'])} of work; everything is in {directory}")
+
+
+@click.command(
+    cls=Command,
+    short_help="Write an audit's report anew.",
+    examples=["seewhy report seewhy-audit", "seewhy report seewhy-audit --out shared.html"],
+)
+@click.argument("run")
+@click.option("--out", metavar="FILE", help="Where to write it [default: report.html in the run].")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def report(run: str, out: str | None, overwrite: bool) -> None:
+    """Write the report of RUN, a directory that an audit left, anew."""
+    spoken = shell()
+    from seewhy.report.html import write
+    from seewhy.run import Run
+
+    with Run.open(Path(run).expanduser()) as opened:
+        path = Path(out).expanduser() if out else opened.directory / "report.html"
+        if path.is_dir():
+            raise RunError(f"{path} is a folder; give a file, such as {path / 'report.html'}")
+        if out and path.exists() and not overwrite:
+            raise RunError(f"{path} would be overwritten; choose another file with --out, or say --overwrite")
+        writable(path.parent)
+        write(opened, path)
+    spoken.answer({"report": path}, lambda: click.echo(f"report: {path}"))
+
+
+def _line(image: dict[str, Any]) -> tuple[str, ...]:
+    """What the model says of an image, and the smallest change that an attack found."""
+    if image["status"] != "ok":
+        return image["name"], f"failed: {image['error']}", "", ""
+    top = image["top"][0] if image["top"] else None
+    sizes = [each["smallest_eps"] for each in image["attacks"] if each["smallest_eps"] is not None]
+    fooled = pixels(min(sizes)) if sizes else "nothing that was tried" if image["attacks"] else "not tried"
+    return image["name"], top["label"] if top else "", f"{top['probability']:.1%}" if top else "", fooled

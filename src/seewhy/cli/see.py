@@ -1,0 +1,419 @@
+"""`seewhy explain`, `attack` and `look`: one method, or a few, on a few images; pictures as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from seewhy.cli.options import (
+    Folder,
+    Machine,
+    open_images,
+    slug,
+    stems,
+    with_folder,
+    with_images,
+    with_machine,
+    with_model,
+)
+from seewhy.cli.shell import Command, Shell, shell
+from seewhy.errors import DataError, InputError, NothingToExplain, SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from seewhy.attack import Adversarial
+    from seewhy.classifier import Classifier
+    from seewhy.data.images import Images
+    from seewhy.data.sets import DataSet
+    from seewhy.engine import Cost
+    from seewhy.method import Method
+
+T = TypeVar("T")
+
+#: what is wrong with one image or its answer, so that the others go on
+_ITS_OWN = (DataError, InputError, NothingToExplain)
+
+
+@dataclass
+class _Work:
+    """The images of a command, one after the other, and what could not be done with some of them."""
+
+    spoken: Shell
+    net: Classifier
+    images: DataSet
+    text: str
+    steps: Sequence[tuple[str, str]]
+    stem: dict[str, str]
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+    def each(self) -> Iterator[tuple[Images, str, str]]:
+        """Every image that can be read with every step (a method's spec, and a class or nothing)."""
+        total, done = len(self.images) * len(self.steps), 0
+        with self.spoken.progress(self.text) as tell:
+            for item, found in self.images.each(self.net.preprocess):
+                if isinstance(found, Exception):
+                    self.fail(item.name, found, alone=len(self.images) == 1)
+                    done += len(self.steps)
+                    continue
+                for note in found.notes[0]:
+                    self.spoken.say(f"note: {item.name}: {note}")
+                for spec, name in self.steps:
+                    tell(done, total, f"{item.name}, {spec}")
+                    yield found, spec, name
+                    done += 1
+            tell(done, total, "")
+
+    def run(self, call: Callable[[], T], name: str) -> T | None:
+        """A method's answer, or None where this image has none, which is said."""
+        try:
+            return call()
+        except _ITS_OWN as error:
+            self.fail(name, error, alone=len(self.images) * len(self.steps) == 1)
+            return None
+
+    def fail(self, name: str, error: Exception, alone: bool) -> None:
+        """Say what went wrong and go on, or raise it where nothing else is left to do."""
+        if alone:
+            raise error
+        self.failed.append({"image": name, "error": str(error)})
+        self.spoken.failed(name, str(error))
+
+    def finish(self, made: int, folder: Folder) -> None:
+        if not made:
+            raise DataError("nothing could be done with any image, for the reasons above")
+        self.spoken.say(f"{made} {'picture' if made == 1 else 'pictures'} in {folder.path}")
+
+
+@click.command(
+    cls=Command,
+    short_help="Why this decision: maps over photographs.",
+    examples=[
+        "seewhy explain cat.jpg",
+        "seewhy explain cat.jpg dog.png --method grad-cam --method smoothgrad:samples=64 --out maps",
+        'seewhy explain cat.jpg --method all --class "tiger cat" --class tabby --json',
+        "seewhy explain photos/ --model cifar10-resnet20 --limit 10 --arrays",
+    ],
+)
+@click.argument("images", nargs=-1, required=True)
+@with_model
+@click.option(
+    "--method", "specs", multiple=True, default=["grad-cam"], show_default=True, metavar="SPEC", help="Or `all`."
+)
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Name or index [default: the predicted class].")
+@click.option("--arrays", is_flag=True, help="Keep the values too, as .npz beside each picture.")
+@with_folder("seewhy-explain")
+@with_images
+@with_machine
+def explain(
+    images: tuple[str, ...],
+    model: str,
+    specs: tuple[str, ...],
+    classes: tuple[str, ...],
+    arrays: bool,
+    folder: Folder,
+    split: str | None,
+    limit: int | None,
+    machine: Machine,
+) -> None:
+    """Show which pixels of IMAGES a class's score rests on.
+
+    IMAGES are photographs, folders of them, or one data set. Each explanation becomes a picture, laid over the
+    photograph. Bad images are named, and the others go on.
+    """
+    spoken = shell()
+    methods = _methods(specs, "explain")
+    found = open_images(images, split, limit)
+    net = machine.load(model, spoken)
+    wanted = list(dict.fromkeys(classes))
+    for name in wanted:
+        net.index(name)
+    steps = [(spec, name) for spec in methods for name in wanted or [""]]
+    work = _Work(spoken, net, found, "explaining", steps, stems(found.names))
+
+    def file(image: str, spec: str, name: str) -> str:
+        return ".".join(filter(None, (work.stem[image], slug(spec), name and slug(name), "png")))
+
+    files = [file(image, *step) for image in found.names for step in steps]
+    folder.prepare([each for png in files for each in _also(png, arrays)])
+    rows = []
+    for image, spec, name in work.each():
+        answer = work.run(lambda: methods[spec](net, image, target=name or None), image.names[0])  # noqa: B023
+        if answer is None:
+            continue
+        path = folder.file(file(image.names[0], spec, name))
+        _draw(answer.plot(), path)
+        if arrays:
+            answer.save(path.with_suffix(".npz"))
+        rows.append(
+            {
+                "image": image.names[0],
+                "method": answer.method,
+                "class": {"index": int(answer.target[0]), "label": answer.labels[0]},
+                "score": float(answer.score[0]),
+                "layer": answer.layer,
+                "measures": {key: float(value[0]) for key, value in answer.measures.items()},
+                "notes": answer.notes,
+                "cost": _cost(answer.cost),
+                "picture": path,
+            }
+        )
+    work.finish(len(rows), folder)
+    document = {"model": _about(net), "explanations": rows, "failed": work.failed}
+
+    def show() -> None:
+        spoken.table(
+            ("image", "method", "class", "score", "picture"),
+            [(r["image"], r["method"], r["class"]["label"], f"{r['score']:.3g}", r["picture"]) for r in rows],
+        )
+
+    spoken.answer(document, show)
+    _remark(spoken, rows)
+
+
+@click.command(
+    cls=Command,
+    short_help="The smallest change that fools the model.",
+    examples=[
+        "seewhy attack cat.jpg",
+        "seewhy attack cat.jpg --method fgsm:eps=1/255+2/255+4/255,refine=0 --target tabby",
+        'seewhy attack photos/ --label "tiger cat" --out fooled --json',
+    ],
+)
+@click.argument("images", nargs=-1, required=True)
+@with_model
+@click.option("--method", "specs", multiple=True, default=["fgsm"], show_default=True, metavar="SPEC", help="Or `all`.")
+@click.option("--label", metavar="NAME", help="The true class [default: the data set's, or the predicted one].")
+@click.option("--target", metavar="NAME", help="The class to be seen [default: any but the true one].")
+@with_folder("seewhy-attack")
+@with_images
+@with_machine
+def attack(
+    images: tuple[str, ...],
+    model: str,
+    specs: tuple[str, ...],
+    label: str | None,
+    target: str | None,
+    folder: Folder,
+    split: str | None,
+    limit: int | None,
+    machine: Machine,
+) -> None:
+    """Look for the smallest change of IMAGES that changes the model's decision.
+
+    Sizes are in pixels of [0, 1]; 8/255 is understood. For each image a picture of the attack, and the adversarial
+    image itself, as it was judged: the smallest that fools, or the largest tried where none does.
+    """
+    spoken = shell()
+    methods = _methods(specs, "attack")
+    found = open_images(images, split, limit)
+    net = machine.load(model, spoken)
+    for name in filter(None, (label, target)):
+        net.index(name)
+    if label is None and found.labels is not None:
+        found = found.aligned(net.labels)
+    work = _Work(spoken, net, found, "attacking", [(spec, "") for spec in methods], stems(found.names))
+
+    def file(image: str, spec: str) -> str:
+        return ".".join(filter(None, (work.stem[image], slug(spec), target and slug(target), "png")))
+
+    files = [file(image, spec) for image in found.names for spec in methods]
+    folder.prepare([each for png in files for each in (png, _adversarial(png))])
+    rows = []
+    for image, spec, _ in work.each():
+        answer = work.run(lambda: methods[spec](net, image, labels=label, target=target), image.names[0])  # noqa: B023
+        if answer is None:
+            continue
+        path = folder.file(file(image.names[0], spec))
+        _draw(answer.plot(), path)
+        row, pixels = _attacked(answer, image.names[0])
+        _save_pixels(pixels, folder.file(_adversarial(path.name)))
+        rows.append({**row, "picture": path, "adversarial": folder.file(_adversarial(path.name))})
+    work.finish(len(rows), folder)
+
+    def show() -> None:
+        spoken.table(("image", "method", "before", "after", "smallest ε", "picture"), [_line(row) for row in rows])
+
+    spoken.answer({"model": _about(net), "attacks": rows, "failed": work.failed}, show)
+    _remark(spoken, rows)
+
+
+@click.command(
+    cls=Command,
+    short_help="What the model learned: filters, activation maps.",
+    examples=[
+        "seewhy look",
+        "seewhy look --method filters:layer=_conv_head,order=norm --out filters",
+        "seewhy look cat.jpg --method activations:layer=_blocks.4,channels=32",
+        "seewhy look cat.jpg --model cifar10-resnet20 --method all",
+    ],
+)
+@click.argument("images", nargs=-1)
+@with_model
+@click.option(
+    "--method", "specs", multiple=True, metavar="SPEC", help="Or `all` [default: filters; activations for images]."
+)
+@with_folder("seewhy-look")
+@with_images
+@with_machine
+def look(
+    images: tuple[str, ...],
+    model: str,
+    specs: tuple[str, ...],
+    folder: Folder,
+    split: str | None,
+    limit: int | None,
+    machine: Machine,
+) -> None:
+    """Show what a model learned: its filters, or how its layers answer IMAGES.
+
+    Layers are addresses as `seewhy model SPEC` lists them.
+    """
+    spoken = shell()
+    methods = _methods(specs or (("activations",) if images else ("filters",)), "look")
+    if not images:
+        alone = {spec: method for spec, method in methods.items() if not method.needs_images}
+        if specs and "all" not in specs and len(alone) < len(methods):
+            spec = next(spec for spec in methods if spec not in alone)
+            raise SpecError(
+                f"{spec} looks at a model's answers to images; give at least one, as in seewhy look cat.jpg"
+            )
+        methods = alone
+    found = open_images(images, split, limit) if images else None
+    net = machine.load(model, spoken)
+    answering = {spec: method for spec, method in methods.items() if method.needs_images}
+    names = stems(found.names) if found else {}
+
+    def file(image: str, spec: str) -> str:
+        return ".".join(filter(None, (image and names[image], slug(spec), "png")))
+
+    of_model = [spec for spec in methods if spec not in answering]
+    of_images = [file(image, spec) for image in names for spec in answering]
+    folder.prepare([*(file("", spec) for spec in of_model), *of_images])
+    rows: list[dict[str, Any]] = []
+
+    def keep(answer: Any, image: str, spec: str) -> None:
+        path = folder.file(file(image, spec))
+        _draw(answer.plot(), path)
+        rows.append(
+            {
+                "image": image or None,
+                "method": answer.method,
+                "layer": answer.layer,
+                "notes": answer.notes,
+                "cost": _cost(answer.cost),
+                "picture": path,
+            }
+        )
+
+    for spec in of_model:
+        keep(methods[spec](net), "", spec)
+    failed: list[dict[str, str]] = []
+    if found and answering:
+        work = _Work(spoken, net, found, "looking", [(spec, "") for spec in answering], names, failed)
+        for image, spec, _ in work.each():
+            answer = work.run(lambda: answering[spec](net, image), image.names[0])  # noqa: B023
+            if answer is not None:
+                keep(answer, image.names[0], spec)
+        work.finish(len(rows), folder)
+    else:
+        spoken.say(f"{len(rows)} {'picture' if len(rows) == 1 else 'pictures'} in {folder.path}")
+
+    def show() -> None:
+        spoken.table(
+            ("image", "method", "layer", "picture"),
+            [(row["image"] or "", row["method"], row["layer"], row["picture"]) for row in rows],
+        )
+
+    spoken.answer({"model": _about(net), "looks": rows, "failed": failed}, show)
+    _remark(spoken, rows)
+
+
+def _methods(specs: Sequence[str], room: str) -> dict[str, Any]:
+    """The methods of specs, each once, by the spec that says all that differs from the defaults."""
+    from seewhy.method import parse, registry
+
+    parsed: list[Method] = []
+    for spec in specs:
+        parsed += [cls() for cls in registry(room).values()] if spec == "all" else [parse(spec, room)]
+    return {method.spec: method for method in parsed}
+
+
+def _also(picture: str, arrays: bool) -> tuple[str, ...]:
+    return (picture, str(Path(picture).with_suffix(".npz"))) if arrays else (picture,)
+
+
+def _adversarial(picture: str) -> str:
+    return picture.removesuffix(".png") + ".adversarial.png"
+
+
+def _attacked(answer: Adversarial, image: str) -> tuple[dict[str, Any], Tensor]:
+    """What one image's attack came to, and the image that is shown for it."""
+    fooled = int(answer.best[0]) >= 0
+    shown = int(answer.best[0]) if fooled else int(answer.eps[:, 0].argmax())
+    before, after = answer.clean_probabilities[0], answer.probabilities[shown, 0]
+
+    def named(probabilities: Tensor) -> dict[str, Any]:
+        index = int(probabilities.argmax())
+        return {"index": index, "label": answer.names[index], "probability": float(probabilities[index])}
+
+    row = {
+        "image": image,
+        "method": answer.method,
+        "before": named(before),
+        "after": named(after),
+        "target": None if answer.target is None else answer.names[int(answer.target[0])],
+        "fooled": fooled,
+        "wrong_at_start": bool(answer.wrong_at_start[0]),
+        "smallest_eps": float(answer.smallest_eps[0]) if fooled else None,
+        "shown_eps": float(answer.eps[shown, 0]),
+        "levels": [
+            {"eps": float(eps), "success": bool(success), "success_8bit": bool(rounded)}
+            for eps, success, rounded in zip(
+                answer.eps[:, 0], answer.success[:, 0], answer.success_8bit[:, 0], strict=True
+            )
+        ],
+        "distances": {key: float(value[shown, 0]) for key, value in answer.distances.items()},
+        "notes": answer.notes,
+        "cost": _cost(answer.cost),
+    }
+    return row, answer.images[shown, 0]
+
+
+def _line(row: dict[str, Any]) -> tuple[str, ...]:
+    from seewhy.units import pixels
+
+    before, after = (f"{row[key]['label']} {row[key]['probability']:.1%}" for key in ("before", "after"))
+    if row["wrong_at_start"]:
+        verdict = "wrong from the start"
+    else:
+        verdict = pixels(row["smallest_eps"]) if row["fooled"] else f"none up to {pixels(row['shown_eps'])}"
+    return row["image"], row["method"], before, after, verdict, str(row["picture"])
+
+
+def _save_pixels(pixels: Tensor, path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
+
+
+def _draw(figure: Any, path: Path) -> None:
+    figure.savefig(path, bbox_inches="tight", dpi=150)
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    return dict(vars(cost))
+
+
+def _about(net: Classifier) -> dict[str, Any]:
+    return {"name": net.name, "fingerprint": net.fingerprint, "notes": net.notes}
+
+
+def _remark(spoken: Shell, rows: Sequence[dict[str, Any]]) -> None:
+    """What readers must know of the answers, each sentence once."""
+    for note in dict.fromkeys(f"note: {row['method']}: {note}" for row in rows for note in row["notes"]):
+        spoken.say(note)

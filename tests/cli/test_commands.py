@@ -1,0 +1,227 @@
+"""What the commands answer: tables for people, one document with --json, pictures where they were asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+
+from seewhy import zoo
+from seewhy.errors import SpecError
+from seewhy.explain import GradCAM
+from seewhy.units import duration
+
+from .conftest import TINY, Run
+
+
+def document(result: Result) -> Any:
+    """The JSON that is all of stdout."""
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def opened(path: str | Path) -> np.ndarray[Any, Any]:
+    with Image.open(path) as picture:
+        picture.load()
+        return np.asarray(picture)
+
+
+def test_explain(here: Path, run: Run) -> None:
+    """One picture a method, an image and a class, and the library's own numbers in the document and the arrays."""
+    words = ("--method", "grad-cam:layer=2", "--method", "gradient", "--class", "dog", "--class", "0")
+    told = document(run("explain", "cat.png", "dog.png", "--model", TINY, *words, "--arrays", "--json"))
+    rows = told["explanations"]
+    assert [(row["image"], row["method"], row["class"]["label"]) for row in rows] == [
+        (image, method, label)
+        for image in ("cat.png", "dog.png")
+        for method in ("grad-cam:layer=2", "gradient")
+        for label in ("dog", "tabby")
+    ]
+    assert sorted(path.name for path in Path("seewhy-explain").iterdir()) == sorted(
+        f"{image}.{method}.{name}.{ending}"
+        for image in ("cat", "dog")
+        for method in ("grad-cam-layer=2", "gradient")
+        for name in ("dog", "0")
+        for ending in ("png", "npz")
+    )
+    net = zoo.load(TINY)
+    expected = GradCAM(layer="2")(net, net.read("dog.png"), target="dog")
+    row = rows[4]
+    assert min(opened(row["picture"]).shape[:2]) > 100
+    assert row["score"] == pytest.approx(expected.score.item(), rel=1e-5)
+    assert row["layer"] == "2"
+    assert row["cost"]["backward"] == 1
+    with np.load(Path(row["picture"]).with_suffix(".npz")) as held:
+        np.testing.assert_allclose(held["values"], expected.values.numpy(), rtol=1e-5)
+    assert told["model"]["fingerprint"] == net.fingerprint
+    assert told["failed"] == []
+
+
+def test_explain_for_people(here: Path, run: Run) -> None:
+    result = run("explain", "cat.png", "--model", TINY)
+    assert result.exit_code == 0
+    head, row = result.stdout.splitlines()
+    assert head.split() == ["image", "method", "class", "score", "picture"]
+    assert row.startswith("cat.png  grad-cam  ")
+    assert row.endswith("seewhy-explain/cat.grad-cam.png")
+    assert "1 picture in seewhy-explain" in result.stderr
+    quiet = run("explain", "cat.png", "--model", TINY, "--overwrite", "--quiet")
+    assert quiet.stderr == ""
+    assert quiet.stdout == result.stdout
+
+
+def test_pictures_are_never_overwritten_unless_asked(here: Path, run: Run) -> None:
+    kept = here / "out" / "cat.gradient.png"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    words = ("explain", "cat.png", "--model", TINY, "--method", "gradient", "--out", "out")
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "cat.gradient.png would be overwritten" in result.stderr
+    assert "--overwrite" in result.stderr
+    assert kept.read_text() == "mine"
+    assert run(*words, "--overwrite").exit_code == 0
+    assert opened(kept).size
+
+
+def test_attack(here: Path, run: Run) -> None:
+    """The adversarial image on disk fools the model as it was said to."""
+    told = document(run("attack", "cat.png", "dog.png", "--model", TINY, "--json"))
+    net = zoo.load(TINY)
+    assert len(told["attacks"]) == 2
+    for row in told["attacks"]:
+        pixels = torch.from_numpy(opened(row["adversarial"]).copy()).permute(2, 0, 1)[None].float() / 255
+        label = net.labels[int(net.predict(pixels).argmax())]
+        assert label == row["after"]["label"]
+        assert row["fooled"] == (label != row["before"]["label"])
+        clean = net.read(row["image"]).pixels
+        assert float((pixels - clean).abs().max()) <= row["shown_eps"] + 0.5 / 255 + 1e-6
+        if row["fooled"]:
+            assert row["smallest_eps"] == row["shown_eps"] > 0
+        assert opened(row["picture"]).size
+    assert any(row["fooled"] for row in told["attacks"])
+
+
+def test_attack_towards_a_class(here: Path, run: Run) -> None:
+    net = zoo.load(TINY)
+    predicted = net.labels[int(net.predict(net.read("cat.png")).argmax())]
+    target = next(label for label in net.labels if label != predicted)
+    told = document(run("attack", "cat.png", "--model", TINY, "--target", target, "--json"))
+    assert told["attacks"][0]["target"] == target
+    refused = run("attack", "cat.png", "--model", TINY, "--target", predicted)
+    assert refused.exit_code == 2
+    assert "other than the true class" in refused.stderr
+
+
+def test_look(here: Path, run: Run) -> None:
+    told = document(run("look", "--model", TINY, "--json"))
+    assert [row["method"] for row in told["looks"]] == ["filters"]
+    told = document(run("look", "cat.png", "--model", TINY, "--method", "all", "--out", "both", "--json"))
+    assert {(row["image"], row["method"]) for row in told["looks"]} == {(None, "filters"), ("cat.png", "activations")}
+    for row in told["looks"]:
+        assert opened(row["picture"]).size
+    deep = document(run("look", "cat.png", "--model", TINY, "--method", "activations:layer=0", "--json"))
+    assert deep["looks"][0]["layer"] == "0"
+
+
+def test_audit_report_and_again(here: Path, run: Run) -> None:
+    """A run, its row for a bad image, the same again without doing anything twice, and its report anew."""
+    words = ("audit", "cat.png", "nix.jpg", "--model", TINY, "--out", "run", "--method", "gradient", "--method", "fgsm")
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    assert "report: run/report.html" in result.stdout
+    assert "cat.png" in result.stdout
+    assert "failed: " in result.stdout
+    assert "warning: " in result.stderr
+    assert "nix.jpg" in result.stderr
+    before = (here / "run" / "report.html").read_bytes()
+    told = document(run(*words, "--json"))
+    assert told["report"] == "run/report.html"
+    assert [image["status"] for image in told["images"]] == ["ok", "failed"]
+    other = run("audit", "dog.png", "--model", TINY, "--out", "run")
+    assert other.exit_code == 2
+    assert "--out" in other.stderr
+    assert run("report", "run", "--out", "anew.html").exit_code == 0
+    assert (here / "anew.html").read_bytes() == before
+    assert run("report", "run", "--out", "anew.html").exit_code == 2
+    assert run("report", "run", "--out", "anew.html", "--overwrite").exit_code == 0
+
+
+def test_methods(run: Run) -> None:
+    told = document(run("methods", "--json"))["methods"]
+    assert {"grad-cam", "fgsm", "filters"} <= {row["name"] for row in told}
+    listed = run("methods").stdout
+    for row in told:
+        assert row["name"] in listed
+        assert row["shows"] in listed
+    one = run("methods", "smoothgrad").stdout
+    assert "samples" in one
+    assert "whole number" in one
+    assert ">>>" not in one
+    assert document(run("methods", "grad-cam", "--json"))["options"] == [
+        {"name": "layer", "kind": "text or none", "default": "none"}
+    ]
+
+
+def test_every_default_can_be_typed(run: Run) -> None:
+    from seewhy.method import parse
+
+    for row in document(run("methods", "--json"))["methods"]:
+        typed = ",".join(f"{option['name']}={option['default']}" for option in row["options"])
+        assert parse(f"{row['name']}:{typed}") == parse(row["name"])
+
+
+def test_models_and_model(here: Path, run: Run) -> None:
+    assert document(run("models", "--json"))["models"][0]["spec"] == "efficientnet-lite0"
+    assert "cifar10-resnet20" in run("models").stdout
+    told = document(run("model", TINY, "--json"))
+    assert told["parameters"] == 3 * 8 * 9 + 8 + 8 * 8 * 9 + 8 + 8 * 3 + 3
+    assert told["multiply_adds"] == 8 * 8 * 8 * 27 + 4 * 4 * 8 * 72 + 8 * 3
+    shown = run("model", TINY).stdout
+    assert "conv2d" in shown
+    assert "linear" in shown
+
+
+def test_data_show_and_check(here: Path, run: Run) -> None:
+    for place, image in (("tabby", "cat.png"), ("dog", "dog.png")):
+        (here / "set" / place).mkdir(parents=True)
+        (here / image).rename(here / "set" / place / image)
+    told = document(run("data", "show", "set", "--json"))
+    assert (told["images"], told["classes"]) == (2, {"dog": 1, "tabby": 1})
+    assert "tabby" in run("data", "show", "set").stdout
+    (here / "set" / "dog" / "bad.jpg").write_text("no image")
+    checked = run("check", TINY, "set", "--json")
+    told = document(checked)
+    net = zoo.load(TINY)
+    hits = [int(net.predict(net.read(path)).argmax()) for path in ("set/tabby/cat.png", "set/dog/dog.png")]
+    assert told["top1"] == ((hits[0] == 0) + (hits[1] == 2)) / 2
+    assert told["images"] == 2
+    assert [row["image"] for row in told["failed"]] == ["dog/bad.jpg"]
+    below = run("check", TINY, "set", "--at-least", "100%")
+    assert below.exit_code == (0 if told["top1"] == 1 else 1)
+
+
+def test_doctor(here: Path) -> None:
+    """In a process of its own, since it sets the allocator of the process up."""
+    result = subprocess.run([sys.executable, "-m", "seewhy", "doctor", "--json"], capture_output=True, text=True)
+    told = json.loads(result.stdout)
+    statuses = {row["what"]: row["status"] for row in told["findings"]}
+    assert result.returncode == (1 if "problem" in statuses.values() else 0)
+    assert told["fit"] == (result.returncode == 0)
+    assert {"python", "torch", "threads", "allocator", "OpenMP", "GPU", "extra zoo", "speed"} <= set(statuses)
+    assert all(row["advice"] for row in told["findings"] if row["status"] != "ok")
+
+
+def test_times_as_people_write_them() -> None:
+    assert [duration(text) for text in ("5m", "90s", "1h30m", "2 min", "0.5h", "45")] == [300, 90, 5400, 120, 1800, 45]
+    for text in ("", "0s", "five", "5d", "-3m", "1.2.3s"):
+        with pytest.raises(SpecError):
+            duration(text)

@@ -1,0 +1,92 @@
+"""The documents are run: the README's code, CONTRIBUTING's method, the commands and the files that they name."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/run-format.md", "CHANGELOG.md"]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def run(code: str, folder: Path) -> None:
+    script = folder / "run_me.py"
+    script.write_text(code)
+    environment = {**os.environ, "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readmes_code_runs(tmp_path: Path) -> None:
+    import skimage
+
+    cat = Path(skimage.__file__).parent / "data" / "chelsea.png"
+    Image.open(cat).save(tmp_path / "cat.jpg")
+    for code in blocks("README.md", "python"):
+        run(code, tmp_path)
+
+
+def test_the_method_in_contributing_is_a_method(tmp_path: Path) -> None:
+    (code,) = blocks("CONTRIBUTING.md", "python")
+    run(
+        code
+        + """
+import torch
+from seewhy.method import parse, registry
+
+found = parse("gradient-sign", room="explain")
+assert registry("explain")["gradient-sign"] is GradientSign
+module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+answer = found(Classifier(module, size=2), torch.rand(1, 3, 2, 2), 1)
+assert torch.equal(answer.values.flatten(), module[1].weight[1].sign())
+""",
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_that_a_document_links_is_there(document: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / document).read_text()):
+        assert ((ROOT / document).parent / target).exists(), target
+
+
+def test_every_command_that_a_document_names_exists() -> None:
+    from seewhy.cli import seewhy
+
+    makefile = (ROOT / "Makefile").read_text()
+    for document in DOCUMENTS:
+        text = (ROOT / document).read_text()
+        for command in re.findall(r"(?:`|\n)seewhy ([a-z]+)", text):
+            assert command in seewhy.commands, f"{document}: seewhy {command}"
+        for target in re.findall(r"`make ([a-z-]+)`", text):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{document}: make {target}"
+
+
+def test_the_accuracy_in_the_readme_is_the_recorded_one() -> None:
+    import json
+
+    record = json.loads((ROOT / "src" / "seewhy" / "zoo" / "cifar10-resnet20.json").read_text())
+    assert f"{100 * record['test_accuracy']:.2f} %" in (ROOT / "README.md").read_text()
+
+
+def test_the_project_speaks_of_itself_alone() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not tracked:
+        pytest.skip("needs a git checkout, to know which files are the project's")
+    absolute = re.compile(r"(?<![\w.])/(?:work|root|home|Users)/\w")
+    for name in tracked:
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".txt", ".html", ".css", ".js"} and path.exists():
+            assert not absolute.search(path.read_text()), name
