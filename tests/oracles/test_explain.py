@@ -22,6 +22,8 @@ from seewhy.explain import (
     SmoothGrad,
 )
 from seewhy.explain.integrated_gradients import blurred
+from seewhy.lens.backward import RULES, rule
+from seewhy.lens.ops import Call
 
 
 def plain(module: nn.Module, size: int = 4) -> Classifier:
@@ -144,7 +146,7 @@ def test_backward_rules_agree_with_a_backward_pass_written_out(rule: str, six: b
     if six:
         for index in (1, 4, 9):
             module[index] = nn.ReLU6(inplace=True)
-        module[0].weight.data.mul_(6)  # so that both ends of the rectifier cut
+        module.get_parameter("0.weight").data.mul_(6)  # so that both ends of the rectifier cut
     for layer in module:
         if isinstance(layer, nn.ReLU | nn.ReLU6):
             layer.inplace = False
@@ -210,6 +212,26 @@ def test_a_rectifier_hidden_in_a_mask_is_refused_not_missed(hidden: Any) -> None
 def test_an_operation_outside_the_vocabulary_is_refused_by_name_and_place() -> None:
     with pytest.raises(UnknownOperation, match="backward lens has no rule for the operation cumsum"):
         GuidedBackprop()(classifier(Spelt(lambda x: x.cumsum(2))), photos())
+
+
+def test_a_registered_rule_makes_an_operation_known() -> None:
+    class Twice(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nn.functional.relu(x) + torch.special.log1p(x.clamp(min=0)) * 0
+
+    net = classifier(Spelt(Twice()))
+    with pytest.raises(UnknownOperation, match="log1p"):
+        GuidedBackprop()(net, photos(), 1)
+
+    @rule("special_log1p", "log1p")
+    def _smooth(call: Call) -> bool:
+        return False
+
+    try:
+        found = GuidedBackprop()(net, photos(), 1).values
+    finally:
+        del RULES["special_log1p"], RULES["log1p"]
+    torch.testing.assert_close(found, GuidedBackprop()(classifier(Spelt(F.relu)), photos(), 1).values)
 
 
 def test_smooth_rectifiers_carry_a_note() -> None:

@@ -2,7 +2,30 @@
 
 from seewhy.lens.backward import Backward
 from seewhy.lens.capture import Capture, Cut, Seen, capture, find, last_map, stages, trace
+from seewhy.lens.cost import NetworkCost
 from seewhy.lens.lens import Lens
+from seewhy.lens.network import Network, describe
 from seewhy.lens.ops import VOCABULARY, Call
+from seewhy.lens.receptive import Field, receptive_fields
+from seewhy.lens.replay import Kept
 
-__all__ = ["VOCABULARY", "Backward", "Call", "Capture", "Cut", "Lens", "Seen", "capture", "find", "last_map", "stages", "trace"]
+__all__ = [
+    "VOCABULARY",
+    "Backward",
+    "Call",
+    "Capture",
+    "Cut",
+    "Field",
+    "Kept",
+    "Lens",
+    "Network",
+    "NetworkCost",
+    "Seen",
+    "capture",
+    "describe",
+    "find",
+    "last_map",
+    "receptive_fields",
+    "stages",
+    "trace",
+]

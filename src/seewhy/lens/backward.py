@@ -11,12 +11,58 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from seewhy.lens import ops
 from seewhy.lens.lens import Lens
-from seewhy.lens.ops import Call
+from seewhy.lens.ops import Call, Spelling
 
 Rule = Literal["deconvolution", "guided"]
 
+#: for each operation, whether a call of it rectifies; all others of the vocabulary have their ordinary gradient
+RULES: dict[str, Callable[[Call], bool]] = {op: lambda _: False for op in ops.VOCABULARY}
+
 #: rectifiers that are not flat below zero: the papers' rules are for ReLU, so for these the result carries a note
-SMOOTH = frozenset({"leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "silu", "gelu", "hardswish", "mish", "softplus"})
+SMOOTH = frozenset(
+    {"leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "silu", "gelu", "hardswish", "mish", "softplus"}
+)
+
+
+def rule(*names: str) -> Callable[[Callable[[Call], bool]], Callable[[Call], bool]]:
+    """Register whether an operation rectifies, by its name in the vocabulary or else by its function's.
+
+    One that does gets the lens's backward rule, one that does not its ordinary gradient.
+
+    >>> @rule("cumsum")
+    ... def _(call):
+    ...     return False
+    >>> "cumsum" in RULES
+    True
+    >>> del RULES["cumsum"]
+    """
+
+    def register(rectifies: Callable[[Call], bool]) -> Callable[[Call], bool]:
+        RULES.update(dict.fromkeys(names, rectifies))
+        return rectifies
+
+    return register
+
+
+@rule(*(op for op, (kind, _) in ops.VOCABULARY.items() if kind == "rectifier"))
+def _always(call: Call) -> bool:
+    return True
+
+
+@rule("hardtanh", "clamp", "clamp_min")
+def _cuts_below(call: Call) -> bool:
+    low = call.arguments.get("min_val" if call.op == "hardtanh" else "min")
+    return isinstance(low, int | float) and low >= 0
+
+
+@rule("clamp_max", "minimum")
+def _cuts_above(call: Call) -> bool:
+    return False
+
+
+@rule("maximum")
+def _cuts_at_constant(call: Call) -> bool:
+    return not all(isinstance(each, Tensor) and each.requires_grad for each in call.arguments.values())
 
 
 class Backward(Lens):
@@ -45,7 +91,7 @@ class Backward(Lens):
             result = call.run()
             self._mark(result)
             return result
-        if call.kind != "rectifier" or not self.follows(call.args, call.kwargs) or not self._rectifies(call):
+        if not self.follows(call.args, call.kwargs) or not RULES[call.op](call):
             return call.run()
         self.rectifiers += 1
         if call.op in SMOOTH:
@@ -58,21 +104,16 @@ class Backward(Lens):
             if self.follows(args, kwargs):
                 self._mark(result)
             return result
+        name = ops.named(func)
+        if name in RULES:
+            raw = getattr(func, "__name__", "")
+            written = Spelling(name, "arithmetic", (("input", None),), "rest", raw.endswith("_") and raw[-2:] != "__")
+            return self.operation(Call(written, func, args, kwargs, "", f":{name}", -1))
         return super().other(func, args, kwargs)
 
     def _mark(self, result: Any) -> None:
         for tensor in ops.tensors(result):
             self._masks[tensor] = True
-
-    def _rectifies(self, call: Call) -> bool:
-        """Whether a clamping operation cuts off what is negative, as a rectifier does."""
-        bound = call.arguments
-        if call.op in ("hardtanh", "clamp", "clamp_min"):
-            low = bound.get("min_val" if call.op == "hardtanh" else "min")
-            return isinstance(low, int | float) and low >= 0
-        if call.op == "maximum":
-            return not (self.follows(bound["input"]) and self.follows(bound["other"]))
-        return call.op not in ("clamp_max", "minimum")
 
     def _rectify(self, call: Call) -> Tensor:
         tensor: Tensor = next(tensor for tensor in call.tensors() if tensor.requires_grad)
@@ -96,7 +137,7 @@ class _Positive(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient.clamp_min(0)
 
 
@@ -108,5 +149,5 @@ class _Through(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient.clamp_min(0), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,9 +60,7 @@ class _Trace(Lens):
             self._channels_last[tensor] = channels_last and tensor.ndim == 4
         first = next(ops.tensors(result), None)
         shape = () if first is None else tuple(first.shape)
-        self.seen.append(
-            Seen(call.address, call.op, call.kind, shape, call.in_place, channels_first=not channels_last)
-        )
+        self.seen.append(Seen(call.address, call.op, call.kind, shape, call.in_place, channels_first=not channels_last))
         return result
 
     def output(self, address: str, result: Any) -> Any:
@@ -199,11 +198,8 @@ def capture(net: Classifier, images: Tensor, layers: Iterable[str] | None = None
     """
     wanted = None if layers is None else [find(net, layer) for layer in layers]
     lens = Capture(net.module, wanted)
-    with torch.no_grad():
-        try:
-            net.logits(images, lambda: lens)
-        except _Stop:
-            pass
+    with torch.no_grad(), contextlib.suppress(_Stop):
+        net.logits(images, lambda: lens)
     return {address: lens.kept[address] for address in wanted} if wanted is not None else lens.kept
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
@@ -27,6 +28,7 @@ class Lens(TorchFunctionMode, ABC):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
+        self._module = module  # kept alive, so that no other module gets its identity
         self._paths = {id(child): path for path, child in module.named_modules()}
         self._stack: list[str] = []
         self._calls: Counter[str] = Counter()
@@ -42,10 +44,10 @@ class Lens(TorchFunctionMode, ABC):
         Where it makes a map of a map, the lens has no rule for it and raises `UnknownOperation`.
         """
         result = func(*args, **kwargs)
-        name = getattr(func, "__name__", str(func))
-        if name not in ops.CONSTANTS and any(map(Tensor.is_floating_point, ops.tensors(result))):
-            if self.follows(args, kwargs):
-                raise self.unknown(name)
+        name = ops.named(func)
+        makes_map = name not in ops.CONSTANTS and any(map(Tensor.is_floating_point, ops.tensors(result)))
+        if makes_map and self.follows(args, kwargs):
+            raise self.unknown(name)
         return result
 
     def follows(self, *values: Any) -> bool:
@@ -61,11 +63,11 @@ class Lens(TorchFunctionMode, ABC):
 
     def unknown(self, name: str, because: str = "") -> UnknownOperation:
         """The error for an operation that this lens has no rule for."""
-        lens = type(self).__name__.lower()
+        module = type(self).__module__.rpartition(".")[2]
         where = self._stack[-1] if self._stack and self._stack[-1] else "the model itself"
         return UnknownOperation(
-            f"the {lens} lens has no rule for the operation {name}, called in {where}{because}; "
-            f"register one with seewhy.lens.{type(self).__module__.rpartition('.')[2]}.rule, or spell the operation otherwise"
+            f"the {module.replace('_', ' ')} lens has no rule for the operation {name}, called in {where}{because}; "
+            f"register one with seewhy.lens.{module}.rule, or spell the operation otherwise"
         )
 
     # The machinery
@@ -76,12 +78,12 @@ class Lens(TorchFunctionMode, ABC):
             hooks.register_module_forward_pre_hook(self._entered),
             hooks.register_module_forward_hook(self._left, always_call=True),
         )
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         try:
-            super().__exit__(*error)
+            super().__exit__(*error)  # type: ignore[no-untyped-call]
         finally:
             for handle in self._handles:
                 handle.remove()
@@ -91,7 +93,8 @@ class Lens(TorchFunctionMode, ABC):
         # hooks are the process's: another thread's modules, and modules that are not this network's, pass by
         if threading.get_ident() == self._thread and id(module) in self._paths:
             if not self._stack:
-                self.entered(inputs)
+                with torch._C.DisableTorchFunction():  # what the lens computes is not the network's
+                    self.entered(inputs)
             self._stack.append(self._paths[id(module)])
 
     def _left(self, module: nn.Module, _: Any, result: Any) -> Any:
@@ -102,7 +105,8 @@ class Lens(TorchFunctionMode, ABC):
             return None
         self._calls[path] += 1
         again = self._calls[path]
-        return self.output(path if again == 1 else f"{path}@{again}", result)
+        with torch._C.DisableTorchFunction():
+            return self.output(path if again == 1 else f"{path}@{again}", result)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

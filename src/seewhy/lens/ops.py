@@ -217,6 +217,8 @@ ALIASES: dict[str, str] = {
     "upsample": "interpolate",
     "index": "getitem",
     "_unsafe_view": "view",
+    "_softmax": "softmax",
+    "_log_softmax": "log_softmax",
 }
 
 #: aten operators that have a part of the name among their arguments: (op, the argument, its value)
@@ -349,6 +351,23 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
+def subscripts(call: Call) -> tuple[list[str], str]:
+    """An einsum's subscripts, with letters in place of dots and the output written out."""
+    equation = call.arguments["equation"].replace(" ", "")
+    left, arrow, output = equation.partition("->")
+    spare = [letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if letter not in equation]
+    inputs, most = [], 0
+    for letters, tensor in zip(left.split(","), call.arguments["operands"], strict=True):
+        hidden = tensor.ndim - len(letters.replace("...", ""))
+        most = max(most, hidden if "..." in letters else 0)
+        inputs.append(letters.replace("...", "".join(spare[:26][-hidden:]) if hidden else ""))
+    dots = "".join(spare[:26][-most:]) if most else ""
+    if not arrow:
+        every = "".join(inputs)
+        output = dots + "".join(sorted(c for c in set(every) - set(dots) if every.count(c) == 1))
+    return inputs, output.replace("...", dots)
+
+
 def spelling(func: Callable[..., Any]) -> Spelling | None:
     """The vocabulary's entry for a function, a method or an aten operator; None if it has none."""
     try:
@@ -371,7 +390,10 @@ def spelling(func: Callable[..., Any]) -> Spelling | None:
         )
         for argument in schema.arguments
     )
-    pairs = ((fixed[0], fixed[1]),) if fixed else ()
+    # what an overload leaves out has the vocabulary's default
+    there = {name for name, _ in parameters}
+    left_out = [(name, default) for name, default in named if name not in there and default is not _Required]
+    pairs = (*left_out, *([(fixed[0], fixed[1])] if fixed else []))
     made = _SPELLINGS[func] = Spelling(op, kind, parameters, in_place=in_place, fixed=pairs)
     return made
 
@@ -430,7 +452,7 @@ def _spellings() -> dict[Any, Spelling]:
                 if callable(func):
                     table.setdefault(func, Spelling(op, kind, parameters, rest, in_place))
     # the functional norms order their arguments differently
-    own = {
+    own: dict[Any, tuple[str, str]] = {
         F.batch_norm: (
             "batch_norm",
             "input running_mean running_var weight=None bias=None training=False momentum=0.1 eps=1e-05",
@@ -441,12 +463,9 @@ def _spellings() -> dict[Any, Spelling]:
         ),
         torch.where: ("where", "condition input=None other=None"),
         torch.Tensor.where: ("where", "input condition other"),
-        # attributes that are functions of the map
-        torch.Tensor.data.__get__: ("detach", "input"),
-        torch.Tensor.T.__get__: ("t", "input"),
-        torch.Tensor.mT.__get__: ("t", "input"),
-        torch.Tensor.H.__get__: ("t", "input"),
     }
+    for attribute, op in {"data": "detach", "T": "t", "mT": "t", "H": "t"}.items():
+        own[getattr(torch.Tensor, attribute).__get__] = (op, "input")
     for func, (op, text) in own.items():
         parameters, rest = _parameters(text)
         table[func] = Spelling(op, VOCABULARY[op][0], parameters, rest)
@@ -460,6 +479,12 @@ _COMPARISONS = frozenset(
     for namespace in (torch, torch.Tensor)
     if hasattr(namespace, name)
 )
+
+
+def named(func: Callable[..., Any]) -> str:
+    """What to call a function, in or outside the vocabulary."""
+    written = func._schema.name.split("::")[1] if isinstance(func, OpOverload) else getattr(func, "__name__", str(func))
+    return _canonical(written)[0]
 
 
 def is_comparison(func: Callable[..., Any]) -> bool:
