@@ -102,7 +102,8 @@ def methods() -> list[str]:
         given = net.normalise(image)
         module = net.module.eval().requires_grad_(False)
         target = int(net.predict(image).argmax())
-        layer = module.get_submodule(last_map(net))
+        # hooks need a module that is called once; Lite0's last map is the second answer of a shared one
+        layer = module.get_submodule("_bn1" if name == "efficientnet-lite0" else last_map(net))
 
         def forward(module: nn.Module = module, given: Tensor = given) -> None:
             with torch.no_grad():

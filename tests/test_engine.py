@@ -60,17 +60,17 @@ def test_when_memory_runs_out_the_batch_is_halved_and_nothing_is_lost(message: s
 
 def test_the_batch_size_is_measured_once_and_is_nobodys_cost() -> None:
     net = classifier(FAMILIES["vgg"]())
-    images = photos(2).repeat(20, 1, 1, 1)
+    images = photos(2).repeat(40, 1, 1, 1)
     with Meter() as meter:
         first = net.predict(images)
-    assert meter.cost.forward == 40
+    assert meter.cost.forward == 80
     assert net.engine.measured["forward"] in Engine.SIZES
     kept = dict(net.engine.measured)
     torch.testing.assert_close(net.predict(images), first, rtol=1e-4, atol=1e-6)
     assert net.engine.measured == kept
     few = classifier(FAMILIES["vgg"]())
-    few.predict(images[:3])
-    assert not few.engine.measured  # three images do not pay for a measurement
+    few.predict(images[:30])
+    assert not few.engine.measured  # thirty images do not pay for a measurement
 
 
 def test_meters_nest_and_costs_add_up() -> None:

@@ -87,6 +87,7 @@ class Classifier:
         self.answers_probabilities = probabilities
         self._lock = threading.RLock()
         self._depth = 0
+        self._modules: list[nn.Module] = []  # of the session that is on
         self._labels: tuple[str, ...] | None = None if labels is None else tuple(map(str, labels))
         self.labels_given = labels is not None
         self._classes: int | None = None
@@ -153,11 +154,12 @@ class Classifier:
 
     def normalise(self, images: Tensor) -> Tensor:
         """What the module gets: (images − mean) / std on the engine's device, in its weights' type and layout."""
-        device, dtype = self.engine.device, self._dtype
-        mean = torch.tensor(self.mean, device=device, dtype=dtype).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=device, dtype=dtype).view(1, 3, 1, 1)
-        given = (images.to(device, dtype, non_blocking=True) - mean) / std
-        return given.contiguous(memory_format=torch.channels_last) if self._channels_last else given
+        with self.session():
+            device, dtype = self.engine.device, self._dtype
+            mean = torch.tensor(self.mean, device=device, dtype=dtype).view(1, 3, 1, 1)
+            std = torch.tensor(self.std, device=device, dtype=dtype).view(1, 3, 1, 1)
+            given = (images.to(device, dtype, non_blocking=True) - mean) / std
+            return given.contiguous(memory_format=torch.channels_last) if self._channels_last else given
 
     def logits(self, images: Tensor, lens: Lens | None = None) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W), differentiable with respect to the images. One forward pass.
@@ -288,7 +290,8 @@ class Classifier:
             if self._depth:
                 yield
                 return
-            modes = [module for module in self.module.modules() if module.training]
+            self._modules = list(self.module.modules())
+            modes = [module for module in self._modules if module.training]
             wanting = [parameter for parameter in self._made_parameters() if parameter.requires_grad]
             self._depth = 1
             try:
@@ -305,12 +308,15 @@ class Classifier:
                     parameter.requires_grad_(True)
 
     def _made_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters, but those of lazy layers that have not seen an input yet."""
-        return (parameter for parameter in self.module.parameters() if not is_lazy(parameter))
+        """The parameters, but those of lazy layers that have not seen an input yet; inside a session."""
+        for module in self._modules:
+            for parameter in module._parameters.values():
+                if parameter is not None and not is_lazy(parameter):
+                    yield parameter
 
     @property
     def _dtype(self) -> torch.dtype:
-        floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
+        floating = (p.dtype for p in self._made_parameters() if p.is_floating_point())
         return next(floating, torch.float32)
 
     @property

@@ -125,9 +125,10 @@ class Engine:
     measured: dict[str, int] = field(default_factory=dict)
     _half: bool = False
 
-    #: the sizes that a measurement tries, and the number of images from which it pays
+    #: the sizes that a measurement tries, the number of images from which it pays, and the size without one
     SIZES = (4, 8, 16, 32)
-    FEW = 16
+    MANY = 64
+    USUAL = 16
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bf16"):
@@ -180,9 +181,9 @@ class Engine:
         backed_off = self.measured.get(kind)
         if self.batch is not None:
             return min(self.batch, backed_off or self.batch)
-        if backed_off is None and len(images) > self.FEW:
+        if backed_off is None and len(images) >= self.MANY:
             backed_off = self.measured[kind] = self._fastest(run, images)
-        return backed_off or self.FEW
+        return backed_off or self.USUAL
 
     def _fastest(self, run: Callable[[Tensor, slice], Tensor], images: Tensor) -> int:
         """Time each size on the first images, until one is clearly slower an image than the best."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from seewhy.lens.ops import Call, Spelling
 Rule = Literal["deconvolution", "guided"]
 
 #: for each operation, whether a call of it rectifies; all others of the vocabulary have their ordinary gradient
-RULES: dict[str, Callable[[Call], bool]] = {op: lambda _: False for op in ops.VOCABULARY}
+RULES: dict[str, Callable[[Call], bool]] = {}
 
 #: rectifiers that are not flat below zero: the papers' rules are for ReLU, so for these the result carries a note
 SMOOTH = frozenset(
@@ -44,6 +45,11 @@ def rule(*names: str) -> Callable[[Callable[[Call], bool]], Callable[[Call], boo
     return register
 
 
+@rule(*ops.VOCABULARY)
+def _never(call: Call) -> bool:
+    return False
+
+
 @rule(*(op for op, (kind, _) in ops.VOCABULARY.items() if kind == "rectifier"))
 def _always(call: Call) -> bool:
     return True
@@ -55,9 +61,7 @@ def _cuts_below(call: Call) -> bool:
     return isinstance(low, int | float) and low >= 0
 
 
-@rule("clamp_max", "minimum")
-def _cuts_above(call: Call) -> bool:
-    return False
+rule("clamp_max", "minimum")(_never)
 
 
 @rule("maximum")
@@ -74,18 +78,24 @@ class Backward(Lens):
     `notes` says so. A mask computed from the image (`x * (x > 0)`) may be a rectifier in disguise: it is refused.
     """
 
+    places = False
+
     def __init__(self, module: nn.Module, rule: Rule) -> None:
         super().__init__(module)
         self.rule = rule
         self.notes: set[str] = set()
         self.rectifiers = 0
         self._masks: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._masked = False
 
     def follows(self, *values: Any) -> bool:
         return any(tensor.requires_grad for tensor in ops.tensors(values))
 
+    def ignores(self, op: str) -> bool:
+        return not self._masked and RULES[op] is _never
+
     def operation(self, call: Call) -> Any:
-        if len(self._masks) and any(tensor in self._masks for tensor in call.tensors()):
+        if self._masked and any(tensor in self._masks for tensor in call.tensors()):
             if call.kind != "layout":
                 raise self.unknown(call.op, " with a mask computed from the image, in which a rectifier may hide")
             result = call.run()
@@ -108,25 +118,47 @@ class Backward(Lens):
         if name in RULES:
             raw = getattr(func, "__name__", "")
             written = Spelling(name, "arithmetic", (("input", None),), "rest", raw.endswith("_") and raw[-2:] != "__")
-            return self.operation(Call(written, func, args, kwargs, "", f":{name}", -1))
+            return self.operation(Call(written, func, args, kwargs))
         return super().other(func, args, kwargs)
 
     def _mark(self, result: Any) -> None:
+        self._masked = True
         for tensor in ops.tensors(result):
             self._masks[tensor] = True
 
     def _rectify(self, call: Call) -> Tensor:
         tensor: Tensor = next(tensor for tensor in call.tensors() if tensor.requires_grad)
+
+        def run(given: Tensor) -> Tensor:
+            args = tuple(given if arg is tensor else arg for arg in call.args)
+            kwargs = {key: given if arg is tensor else arg for key, arg in call.kwargs.items()}
+            value: Tensor = call.func(*args, **kwargs)
+            return value
+
+        in_place = call.in_place
+        bounds = _bounds(call)
+        if (self.rule == "deconvolution" or bounds) and not (in_place and tensor._is_view()):
+            chosen = bounds if self.rule == "guided" else None
+            fused: Tensor = _Rectifier.apply(tensor, run, in_place, chosen)  # type: ignore[no-untyped-call]
+            return fused
         # overwriting is done on a copy and copied back, so that the rule also holds where the answer is ignored
-        args = tuple(arg.clone() if call.in_place and arg is tensor else arg for arg in call.args)
-        kwargs = {key: arg.clone() if call.in_place and arg is tensor else arg for key, arg in call.kwargs.items()}
+        source = tensor.clone() if in_place else tensor
         if self.rule == "guided":
-            result: Tensor = _Positive.apply(call.func(*args, **kwargs))  # type: ignore[no-untyped-call]
+            result: Tensor = _Positive.apply(run(source))  # type: ignore[no-untyped-call]
         else:
-            with torch.no_grad():
-                value = call.func(*args, **kwargs)
-            result = _Through.apply(tensor, value)  # type: ignore[no-untyped-call]
-        return tensor.copy_(result) if call.in_place else result
+            result = _Rectifier.apply(source, run, in_place, None)  # type: ignore[no-untyped-call]
+        return tensor.copy_(result) if in_place else result
+
+
+def _bounds(call: Call) -> tuple[float, float] | None:
+    """Between which values a rectifier is the identity, being flat outside; None if it is of another form."""
+    if call.op == "relu":
+        return 0.0, math.inf
+    if call.op == "relu6":
+        return 0.0, 6.0
+    if call.op == "hardtanh":
+        return float(call.arguments["min_val"]), float(call.arguments["max_val"])
+    return None
 
 
 class _Positive(torch.autograd.Function):
@@ -141,13 +173,33 @@ class _Positive(torch.autograd.Function):
         return gradient.clamp_min(0)
 
 
-class _Through(torch.autograd.Function):
-    """A given value, whose backward pass goes to `source` and keeps what is positive."""
+class _Rectifier(torch.autograd.Function):
+    """A rectifier whose backward pass keeps what is positive, and with `bounds` only where it is the identity.
+
+    One node in place of two, and in place where the network is: so the rule costs what the plain gradient costs.
+    """
 
     @staticmethod
-    def forward(ctx: Any, source: Tensor, value: Tensor) -> Tensor:
-        return value.view_as(value)
+    def forward(
+        ctx: Any, source: Tensor, run: Callable[[Tensor], Tensor], in_place: bool, bounds: tuple[float, float] | None
+    ) -> Tensor:
+        value = run(source)
+        if in_place:
+            ctx.mark_dirty(source)
+        ctx.bounds = bounds
+        if bounds:
+            # as autograd itself keeps them, so that what a network may overwrite is the same
+            ctx.save_for_backward(value if in_place or bounds[1] == math.inf else source)
+        return value
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.clamp_min(0), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        if not ctx.bounds:
+            return gradient.clamp_min(0), None, None, None
+        (kept,) = ctx.saved_tensors
+        low, high = ctx.bounds
+        if high == math.inf:
+            passed = torch.ops.aten.threshold_backward(gradient, kept, low)
+        else:
+            passed = torch.ops.aten.hardtanh_backward(gradient, kept, low, high)
+        return passed.clamp_min_(0), None, None, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,8 +146,8 @@ def _depth(path: str) -> int:
 class Capture(Lens):
     """Keeps the outputs at `layers` (None: at every module), and ends the pass after the last of them.
 
-    What is kept stays as it was when it was made: where the network later overwrites it in place, the copy is made then,
-    and only then.
+    What is kept stays as it was when it was made: where the network would overwrite it, the operation writes elsewhere,
+    and the network's tensor is given what was written there; where views of it are about, the kept one is copied.
     """
 
     def __init__(self, module: nn.Module, layers: Iterable[str] | None = None, *, stop: bool = True) -> None:
@@ -156,11 +156,12 @@ class Capture(Lens):
         self._wanted = None if layers is None else set(layers)
         self._stop = stop and self._wanted is not None
         self._storages: dict[int, list[str]] = {}
+        self._viewed: set[int] = set()
 
     def operation(self, call: Call) -> Any:
-        if call.in_place:
-            self._save_from(call)
-        result = call.run()
+        result = self._beside(call) if call.in_place else call.run()
+        if call.kind == "layout" and not call.in_place:
+            self._viewed.update(tensor.untyped_storage().data_ptr() for tensor in call.tensors())
         if self._wanted is not None and call.address in self._wanted:
             self._keep(call.address, result)
         return result
@@ -178,17 +179,27 @@ class Capture(Lens):
         if self._stop and self._wanted is not None and len(self.kept) == len(self._wanted):
             raise _Stop
 
-    def _save_from(self, call: Call) -> None:
+    def _beside(self, call: Call) -> Any:
+        """Run an operation in place, and keep what it would have overwritten."""
         target = next(call.tensors(), None)
         if target is None:
-            return
+            return call.run()
+        place = target.untyped_storage().data_ptr()
+        kept = self._storages.pop(place, ())
+        if not kept:
+            return call.run()
+        elsewhere = None if place in self._viewed or target._is_view() else call.elsewhere()
+        if elsewhere is not None:
+            target.data = elsewhere()
+            return target
         copies: dict[object, Tensor] = {}  # one layer often goes by several addresses
-        for address in self._storages.pop(target.untyped_storage().data_ptr(), ()):
+        for address in kept:
             held = self.kept[address]
             same = (held.data_ptr(), held.shape, held.stride())
             if same not in copies:
                 copies[same] = held.clone()
             self.kept[address] = copies[same]
+        return call.run()
 
 
 def capture(net: Classifier, images: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
@@ -203,35 +214,49 @@ def capture(net: Classifier, images: Tensor, layers: Iterable[str] | None = None
     return {address: lens.kept[address] for address in wanted} if wanted is not None else lens.kept
 
 
-class Cut(Lens):
-    """Cuts the pass at `layer`: what comes before has no gradient, `leaf` is its output, what follows has one.
+class _Operation(Lens):
+    """Shows one operation's result to `change`, and answers what that answers."""
 
-    So the gradient with respect to a layer costs the backward pass of what follows it, and no more.
-    """
-
-    def __init__(self, module: nn.Module, layer: str) -> None:
+    def __init__(self, module: nn.Module, address: str, change: Callable[[Any], Any]) -> None:
         super().__init__(module)
-        self.layer = layer
-        self.leaf: Tensor | None = None
-
-    def __enter__(self) -> Cut:
-        self._before = torch.is_grad_enabled()
-        torch.set_grad_enabled(False)
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        try:
-            super().__exit__(*error)
-        finally:
-            torch.set_grad_enabled(self._before)
+        self._address, self._change = address, change
 
     def operation(self, call: Call) -> Any:
         result = call.run()
-        return self._cut(result) if call.address == self.layer else result
+        return self._change(result) if call.address == self._address else result
 
-    def output(self, address: str, result: Any) -> Any:
-        return self._cut(result) if address == self.layer else result
+
+class Cut:
+    """A context that cuts the pass at `layer`: what comes before has no gradient, `leaf` is its output, what follows has one.
+
+    So the gradient with respect to a layer costs the backward pass of what follows it, and no more. A module's output is
+    cut by one hook on it, which the context takes away again; only an operation's needs the lens.
+    """
+
+    def __init__(self, module: nn.Module, layer: str) -> None:
+        self.layer = layer
+        self.leaf: Tensor | None = None
+        self._module = module
+
+    def __enter__(self) -> Cut:
+        self._undo = contextlib.ExitStack()
+        self._undo.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+        torch.set_grad_enabled(False)
+        if ":" in self.layer:
+            self._undo.enter_context(_Operation(self._module, self.layer, self._cut))
+        else:
+            path, _, again = self.layer.partition("@")
+            self._calls_left = int(again or 1)
+            hook = self._module.get_submodule(path).register_forward_hook(self._left)
+            self._undo.callback(hook.remove)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._undo.close()
+
+    def _left(self, module: nn.Module, inputs: Any, result: Any) -> Any:
+        self._calls_left -= 1
+        return self._cut(result) if self._calls_left == 0 else None
 
     def _cut(self, result: Any) -> Tensor:
         if not isinstance(result, Tensor):

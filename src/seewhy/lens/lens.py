@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from types import FrameType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from seewhy.errors import UnknownOperation
 from seewhy.lens import ops
@@ -26,11 +30,15 @@ class Lens(TorchFunctionMode, ABC):
     module that called it. A lens lasts one pass. It leaves nothing behind on the module.
     """
 
+    #: whether it must know where an operation is called; without, calls have no address, modules no output to show,
+    #: and no module is hooked, which on a network of many small modules is a tenth of the time
+    places: ClassVar[bool] = True
+
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self._module = module  # kept alive, so that no other module gets its identity
-        self._paths = {id(child): path for path, child in module.named_modules()}
         self._stack: list[str] = []
+        self._handles: tuple[RemovableHandle, ...] = ()
         self._calls: Counter[str] = Counter()
         self._index = 0
 
@@ -44,14 +52,18 @@ class Lens(TorchFunctionMode, ABC):
         Where it makes a map of a map, the lens has no rule for it and raises `UnknownOperation`.
         """
         result = func(*args, **kwargs)
-        name = ops.named(func)
-        makes_map = name not in ops.CONSTANTS and any(map(Tensor.is_floating_point, ops.tensors(result)))
-        if makes_map and self.follows(args, kwargs):
-            raise self.unknown(name)
+        if any(map(Tensor.is_floating_point, ops.tensors(result))):
+            name = ops.named(func)
+            if name not in ops.CONSTANTS and self.follows(args, kwargs):
+                raise self.unknown(name)
         return result
 
     def follows(self, *values: Any) -> bool:
         """Whether any tensor among the values depends on the images, as far as this lens must know."""
+        return False
+
+    def ignores(self, op: str) -> bool:
+        """Whether an operation may pass unseen, where places are not asked for: the quick way past."""
         return False
 
     def entered(self, inputs: tuple[Any, ...]) -> None:
@@ -64,20 +76,36 @@ class Lens(TorchFunctionMode, ABC):
     def unknown(self, name: str, because: str = "") -> UnknownOperation:
         """The error for an operation that this lens has no rule for."""
         module = type(self).__module__.rpartition(".")[2]
-        where = self._stack[-1] if self._stack and self._stack[-1] else "the model itself"
+        where = self._stack[-1] if self._stack else "" if self.places else self._calling()
         return UnknownOperation(
-            f"the {module.replace('_', ' ')} lens has no rule for the operation {name}, called in {where}{because}; "
+            f"the {module.replace('_', ' ')} lens has no rule for the operation {name}, called in "
+            f"{where or 'the model itself'}{because}; "
             f"register one with seewhy.lens.{module}.rule, or spell the operation otherwise"
         )
 
     # The machinery
 
+    @cached_property
+    def _paths(self) -> dict[int, str]:
+        return {id(child): path for path, child in self._module.named_modules()}
+
+    def _calling(self) -> str:
+        """The path of the innermost module that is running, from the stack of calls."""
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            path = self._paths.get(id(frame.f_locals.get("self")))
+            if path is not None:
+                return path
+            frame = frame.f_back
+        return ""
+
     def __enter__(self) -> Lens:
         self._thread = threading.get_ident()
-        self._handles = (
-            hooks.register_module_forward_pre_hook(self._entered),
-            hooks.register_module_forward_hook(self._left, always_call=True),
-        )
+        if self.places:
+            self._handles = (
+                hooks.register_module_forward_pre_hook(self._entered),
+                hooks.register_module_forward_hook(self._left, always_call=True),
+            )
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -115,6 +143,12 @@ class Lens(TorchFunctionMode, ABC):
         spelling = ops.spelling(func)
         if spelling is None:
             return self.other(func, args, kwargs)
+        if not self.places:
+            return (
+                func(*args, **kwargs)
+                if self.ignores(spelling.op)
+                else self.operation(Call(spelling, func, args, kwargs))
+            )
         path = self._stack[-1] if self._stack else ""
         address = f"{path}:{spelling.op}"
         self._calls[address] += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -275,6 +275,11 @@ class Spelling:
     in_place: bool = False
     fixed: tuple[tuple[str, Any], ...] = ()
 
+    @cached_property
+    def takes_inplace(self) -> bool:
+        """Whether an argument says if it works in place."""
+        return any(name == "inplace" for name, _ in self.parameters)
+
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by their names in the vocabulary, defaults filled in."""
         bound: dict[str, Any] = dict(self.fixed)
@@ -296,7 +301,7 @@ class Spelling:
         return bound
 
 
-@dataclass(frozen=True)
+@dataclass
 class Call:
     """One operation as it ran: where (`address`), which (`op`), how it was written (`func`), and with what."""
 
@@ -304,9 +309,9 @@ class Call:
     func: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    path: str
-    address: str
-    index: int
+    path: str = ""
+    address: str = ""
+    index: int = -1
 
     @property
     def op(self) -> str:
@@ -324,11 +329,19 @@ class Call:
     @property
     def in_place(self) -> bool:
         """Whether it overwrites its input."""
-        return (
-            self.spelling.in_place
-            or bool(self.kwargs.get("inplace"))
-            or bool(len(self.args) > 1 and self.arguments.get("inplace", False))
-        )
+        spelling = self.spelling
+        return spelling.in_place or (spelling.takes_inplace and bool(self.arguments["inplace"]))
+
+    def elsewhere(self) -> Callable[[], Any] | None:
+        """The same operation, not in place; None where there is no such spelling."""
+        if self.spelling.in_place:
+            name = getattr(self.func, "__name__", "")
+            twin = getattr(torch.Tensor, name[:-1], None) if name.endswith("_") and not name.endswith("__") else None
+            return None if twin is None else partial(twin, *self.args, **self.kwargs)
+        if "inplace" in self.kwargs:
+            return partial(self.func, *self.args, **{**self.kwargs, "inplace": False})
+        place = [name for name, _ in self.spelling.parameters].index("inplace")
+        return partial(self.func, *self.args[:place], False, *self.args[place + 1 :], **self.kwargs)
 
     def run(self) -> Any:
         """Run it as it was written."""
@@ -481,6 +494,7 @@ _COMPARISONS = frozenset(
 )
 
 
+@cache
 def named(func: Callable[..., Any]) -> str:
     """What to call a function, in or outside the vocabulary."""
     written = func._schema.name.split("::")[1] if isinstance(func, OpOverload) else getattr(func, "__name__", str(func))

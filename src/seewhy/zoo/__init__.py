@@ -105,11 +105,12 @@ def load(
 
 
 def prepare(net: Classifier) -> bool:
-    """Put a module into the layout that is fastest (channels last), if its answers stay the same to rounding.
+    """Freeze a module, and put it into the layout that is fastest (channels last) if its answers stay the same to rounding.
 
-    Answers whether it did. For modules that were made for this: it changes their layout in place. Some cannot run in
-    it (`view` on a feature map), and stay as they are. Cost: two forward images.
+    Answers whether it is in that layout. For modules that were made for this: it changes them in place. Some cannot run
+    channels last (`view` on a feature map), and stay as they are. Cost: two forward images.
     """
+    net.module.eval().requires_grad_(False)
     images = probes(net.size)[:1]
     before = net.predict(images)
     net.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
