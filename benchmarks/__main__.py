@@ -43,7 +43,7 @@ def engine() -> list[str]:
         each: dict[str, list[float]] = {side: [] for side in sides}
         logits: dict[str, Tensor] = {}
         with tempfile.TemporaryDirectory() as folder:
-            for _ in range(5):
+            for _ in range(3):
                 for side in sides:
                     output = Path(folder) / f"{side}.pt"
                     command = [sys.executable, "-m", "benchmarks.engine_worker", name, side, str(output)]
