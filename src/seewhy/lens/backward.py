@@ -78,7 +78,7 @@ class Backward(Lens):
     `notes` says so. A mask computed from the image (`x * (x > 0)`) may be a rectifier in disguise: it is refused.
     """
 
-    places = False
+    needs = "neither"
 
     def __init__(self, module: nn.Module, rule: Rule) -> None:
         super().__init__(module)
@@ -91,8 +91,8 @@ class Backward(Lens):
     def follows(self, *values: Any) -> bool:
         return any(tensor.requires_grad for tensor in ops.tensors(values))
 
-    def ignores(self, op: str) -> bool:
-        return not self._masked and RULES[op] is _never
+    def ignores(self, spelling: Spelling) -> bool:
+        return not self._masked and RULES[spelling.op] is _never
 
     def operation(self, call: Call) -> Any:
         if self._masked and any(tensor in self._masks for tensor in call.tensors()):

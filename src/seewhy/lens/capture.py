@@ -16,7 +16,7 @@ from seewhy.classifier import Classifier
 from seewhy.errors import LayerError, nearest
 from seewhy.lens import ops
 from seewhy.lens.lens import Lens
-from seewhy.lens.ops import Call
+from seewhy.lens.ops import Call, Spelling
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,13 @@ class Capture(Lens):
         self.kept: dict[str, Tensor] = {}
         self._wanted = None if layers is None else set(layers)
         self._stop = stop and self._wanted is not None
+        if not any(":" in address for address in self._wanted or ()):
+            self.needs = "outputs"
         self._storages: dict[int, list[str]] = {}
         self._viewed: set[int] = set()
+
+    def ignores(self, spelling: Spelling) -> bool:
+        return not (spelling.in_place or spelling.takes_inplace or spelling.kind == "layout")
 
     def operation(self, call: Call) -> Any:
         result = self._beside(call) if call.in_place else call.run()
@@ -172,7 +177,7 @@ class Capture(Lens):
         return result
 
     def _keep(self, address: str, result: Any) -> None:
-        tensor = next(ops.tensors(result), None)
+        tensor = result if isinstance(result, Tensor) else next(ops.tensors(result), None)
         if tensor is not None:
             self.kept[address] = tensor.detach()  # its own handle: the network may give its own other contents
             self._storages.setdefault(tensor.untyped_storage().data_ptr(), []).append(address)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from seewhy.errors import UnknownOperation
 from seewhy.lens import ops
-from seewhy.lens.ops import Call
+from seewhy.lens.ops import Call, Spelling
 
 
 class Lens(TorchFunctionMode, ABC):
@@ -30,9 +30,9 @@ class Lens(TorchFunctionMode, ABC):
     module that called it. A lens lasts one pass. It leaves nothing behind on the module.
     """
 
-    #: whether it must know where an operation is called; without, calls have no address, modules no output to show,
-    #: and no module is hooked, which on a network of many small modules is a tenth of the time
-    places: ClassVar[bool] = True
+    #: What it must know: where operations are called; or modules' outputs alone, operations having no address; or neither.
+    #: Each hooks less than the one before, which on a network of many small modules is a tenth of the time.
+    needs: Literal["operations", "outputs", "neither"] = "operations"
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ class Lens(TorchFunctionMode, ABC):
         """Whether any tensor among the values depends on the images, as far as this lens must know."""
         return False
 
-    def ignores(self, op: str) -> bool:
-        """Whether an operation may pass unseen, where places are not asked for: the quick way past."""
+    def ignores(self, spelling: Spelling) -> bool:
+        """Whether an operation may pass unseen, where its address is not needed: the quick way past."""
         return False
 
     def entered(self, inputs: tuple[Any, ...]) -> None:
@@ -76,7 +76,7 @@ class Lens(TorchFunctionMode, ABC):
     def unknown(self, name: str, because: str = "") -> UnknownOperation:
         """The error for an operation that this lens has no rule for."""
         module = type(self).__module__.rpartition(".")[2]
-        where = self._stack[-1] if self._stack else "" if self.places else self._calling()
+        where = self._stack[-1] if self._stack else self._calling()
         return UnknownOperation(
             f"the {module.replace('_', ' ')} lens has no rule for the operation {name}, called in "
             f"{where or 'the model itself'}{because}; "
@@ -101,11 +101,13 @@ class Lens(TorchFunctionMode, ABC):
 
     def __enter__(self) -> Lens:
         self._thread = threading.get_ident()
-        if self.places:
+        if self.needs == "operations":
             self._handles = (
                 hooks.register_module_forward_pre_hook(self._entered),
                 hooks.register_module_forward_hook(self._left, always_call=True),
             )
+        elif self.needs == "outputs":
+            self._handles = (hooks.register_module_forward_hook(self._answered),)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -129,8 +131,13 @@ class Lens(TorchFunctionMode, ABC):
         if threading.get_ident() != self._thread or id(module) not in self._paths or not self._stack:
             return None
         path = self._stack.pop()
-        if result is None:  # an exception is on its way
-            return None
+        return None if result is None else self._told(path, result)  # None: an exception is on its way
+
+    def _answered(self, module: nn.Module, _: Any, result: Any) -> Any:
+        path = self._paths.get(id(module))
+        return None if path is None or threading.get_ident() != self._thread else self._told(path, result)
+
+    def _told(self, path: str, result: Any) -> Any:
         self._calls[path] += 1
         again = self._calls[path]
         with torch._C.DisableTorchFunction():
@@ -143,11 +150,9 @@ class Lens(TorchFunctionMode, ABC):
         spelling = ops.spelling(func)
         if spelling is None:
             return self.other(func, args, kwargs)
-        if not self.places:
+        if self.needs != "operations":
             return (
-                func(*args, **kwargs)
-                if self.ignores(spelling.op)
-                else self.operation(Call(spelling, func, args, kwargs))
+                func(*args, **kwargs) if self.ignores(spelling) else self.operation(Call(spelling, func, args, kwargs))
             )
         path = self._stack[-1] if self._stack else ""
         address = f"{path}:{spelling.op}"
