@@ -10,7 +10,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "seewhy"
 #: from the ground up; a room may import from its own floor and from those below
 FLOORS = (
     {"errors", "units", "rng", "machine"},
-    {"data", "engine", "classifier", "method", "selftest"},
+    {"data", "engine", "classifier", "method", "selftest", "result"},
     {"lens", "zoo"},
     {"look", "explain", "attack"},
     {"run"},

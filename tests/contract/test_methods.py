@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,23 @@ def test_leaves_everything_as_it_was_and_is_finite(name: str, family: str) -> No
     assert 1 <= found.cost.forward <= forward * len(images) + 1  # the one in which a network is first seen
     assert found.cost.backward <= backward * len(images)
     assert found.cost.seconds > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_results_are_kept_in_an_open_file_and_shown_in_a_notebook(name: str, tmp_path: Path) -> None:
+    found = call(parse(name), classifier(FAMILIES["mobilenet"]()), photos())
+    found.save(tmp_path / "found.npz")
+    with np.load(tmp_path / "found.npz") as held:
+        about = json.loads(str(held["about"]))
+        tensors = {field.name for field in dataclasses.fields(found) if isinstance(getattr(found, field.name), Tensor)}
+        for field in tensors:
+            assert np.array_equal(held[field], getattr(found, field).numpy()), field
+        assert {field.name for field in dataclasses.fields(found)} <= {
+            key.partition(".")[0] for key in (*about, *held.files)
+        } | {"measures"}
+    assert about["method"] == name
+    assert about["cost"]["forward"] == found.cost.forward
+    assert found._repr_html_().startswith(f'<img alt="{name}" src="data:image/png;base64,')
 
 
 class Breaking(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +15,11 @@ from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter
 from seewhy.errors import InputError
 from seewhy.method import Method
+from seewhy.result import save, shown
 
 if TYPE_CHECKING:
+    import os
+
     from matplotlib.figure import Figure
 
 
@@ -110,11 +111,12 @@ class Adversarial:
 
         return attack(self, index)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one open file, see `seewhy.result.save`."""
+        save(self, path)
+
     def _repr_html_(self) -> str:
-        buffer = io.BytesIO()
-        self.plot().savefig(buffer, format="png", bbox_inches="tight")
-        picture = base64.b64encode(buffer.getvalue()).decode()
-        return f'<img alt="{self.method}" src="data:image/png;base64,{picture}">'
+        return shown(self.plot(), self.method)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +16,7 @@ from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter
 from seewhy.errors import InputError, NothingToExplain
 from seewhy.method import Method
+from seewhy.result import save, shown
 
 if TYPE_CHECKING:
     import os
@@ -121,33 +117,11 @@ class Attribution:
         return explanation(self, range(len(self)) if index is None else [index])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one `.npz` file of plain arrays and a JSON text; needs nothing of seewhy to be read."""
-        about = {
-            "method": self.method,
-            "layer": self.layer,
-            "sign": self.sign,
-            "notes": self.notes,
-            "labels": self.labels,
-            "names": self.images.names,
-            "cost": vars(self.cost),
-        }
-        arrays = {f"measure_{key}": value.numpy() for key, value in self.measures.items()}
-        with Path(path).open("wb") as file:
-            np.savez_compressed(
-                file,
-                values=self.values.numpy(),
-                target=self.target.numpy(),
-                score=self.score.numpy(),
-                pixels=self.images.pixels.numpy(),
-                about=np.array(json.dumps(about)),
-                **arrays,  # type: ignore[arg-type]
-            )
+        """Write everything to one open file, see `seewhy.result.save`."""
+        save(self, path)
 
     def _repr_html_(self) -> str:
-        buffer = io.BytesIO()
-        self.plot().savefig(buffer, format="png", bbox_inches="tight")
-        picture = base64.b64encode(buffer.getvalue()).decode()
-        return f'<img alt="{self.method}" src="data:image/png;base64,{picture}">'
+        return shown(self.plot(), self.method)
 
 
 @dataclass(frozen=True)

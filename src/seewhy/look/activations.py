@@ -14,8 +14,11 @@ from seewhy.engine import Cost, Meter
 from seewhy.errors import InputError, LayerError, SpecError
 from seewhy.lens.capture import capture, find, last_map
 from seewhy.look.base import Look
+from seewhy.result import save, shown
 
 if TYPE_CHECKING:
+    import os
+
     from matplotlib.figure import Figure
 
 
@@ -41,6 +44,13 @@ class ActivationMaps:
         from seewhy.report.figures import activations
 
         return activations(self, index)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one open file, see `seewhy.result.save`."""
+        save(self, path)
+
+    def _repr_html_(self) -> str:
+        return shown(self.plot(), self.method)
 
 
 @dataclass(frozen=True)

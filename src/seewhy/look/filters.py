@@ -15,8 +15,11 @@ from seewhy.errors import LayerError, SpecError, nearest
 from seewhy.lens.lens import Lens
 from seewhy.lens.ops import Call
 from seewhy.look.base import Look
+from seewhy.result import save, shown
 
 if TYPE_CHECKING:
+    import os
+
     from matplotlib.figure import Figure
 
 
@@ -45,6 +48,13 @@ class FilterGrid:
         from seewhy.report.figures import filters
 
         return filters(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one open file, see `seewhy.result.save`."""
+        save(self, path)
+
+    def _repr_html_(self) -> str:
+        return shown(self.plot(), self.method)
 
 
 class _Convolutions(Lens):
