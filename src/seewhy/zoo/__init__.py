@@ -110,7 +110,7 @@ def prepare(net: Classifier) -> bool:
     Answers whether it is in that layout. For modules that were made for this: it changes them in place. Some cannot run
     channels last (`view` on a feature map), and stay as they are. Cost: two forward images.
     """
-    net.module.eval().requires_grad_(False)
+    net.module.requires_grad_(False)
     images = probes(net.size)[:1]
     before = net.predict(images)
     net.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
