@@ -93,6 +93,43 @@ def test_what_is_kept_stays_as_it_was_where_the_network_overwrites_it(spelling: 
     assert not torch.equal(alone[":add"], alone["bn2"])
 
 
+class Viewing(nn.Module):
+    """Goes on with a view of a map that it then overwrites, made by a function outside the vocabulary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        windows = x.unfold(2, 2, 2)
+        x.relu_()
+        return windows.mean((2, 3, 4))
+
+
+class Promoting(nn.Module):
+    """Overwrites a map of half precision with a sum in full precision, which stays in half precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.same = nn.Conv2d(3, 5, 3), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.same(self.conv(x).bfloat16())
+        x += torch.full((1, 5, 1, 1), 0.3)
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize("made", [Viewing, Promoting])
+def test_keeping_layers_changes_no_answer(made: type[nn.Module]) -> None:
+    net, images = classifier(made()), photos()
+    expected = net.logits(images).detach()
+    found = capture(net, images)
+    assert found[""].dtype == expected.dtype
+    assert torch.equal(found[""], expected)
+    assert (found["conv"] < 0).any()  # as it was before it was overwritten
+
+
 def test_a_pass_ends_after_the_last_layer_that_is_needed() -> None:
     ran: list[str] = []
     net = classifier(Spelled("module"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -132,7 +132,7 @@ class Explainer(Method):
     """
 
     room = "explain"
-    default_sign = "signed"
+    default_sign: ClassVar[Sign] = "signed"
 
     @abstractmethod
     def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:
@@ -176,5 +176,5 @@ class Explainer(Method):
             cost=meter.cost,
             notes=notes,
             measures={key: value.detach().float().cpu() for key, value in found.measures.items()},
-            sign=self.default_sign,  # type: ignore[arg-type]
+            sign=self.default_sign,
         )

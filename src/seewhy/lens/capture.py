@@ -171,6 +171,12 @@ class Capture(Lens):
             self._keep(call.address, result)
         return result
 
+    def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = super().other(func, args, kwargs)
+        # what it answers may be a view of what it was given, and then lies in the same memory
+        self._viewed.update(tensor.untyped_storage().data_ptr() for tensor in ops.tensors(result))
+        return result
+
     def output(self, address: str, result: Any) -> Any:
         if self._wanted is None or address in self._wanted:
             self._keep(address, result)
@@ -195,7 +201,7 @@ class Capture(Lens):
             return call.run()
         elsewhere = None if place in self._viewed or target._is_view() else call.elsewhere()
         if elsewhere is not None:
-            target.data = elsewhere()
+            target.data = elsewhere().to(target.dtype)  # in place, the type stays
             return target
         copies: dict[object, Tensor] = {}  # one layer often goes by several addresses
         for address in kept:

@@ -426,8 +426,8 @@ class _Audit:
             values = torch.from_numpy(self.run.array(planned.id, before, "values"))
             sign = method.default_sign
             correlation = rank_correlation(
-                flatten(values[None], sign)[0],  # type: ignore[arg-type]
-                flatten(torch.from_numpy(found.arrays["values"])[None], sign)[0],  # type: ignore[arg-type]
+                flatten(values[None], sign)[0],
+                flatten(torch.from_numpy(found.arrays["values"])[None], sign)[0],
             )
         return replace(found, record={**found.record, "correlation": correlation}, cost=found.cost + meter.cost)
 
