@@ -1,285 +1,61 @@
-"""Measure seewhy beside a plain pass and beside its peers, and write benchmarks/README.md.
+"""Measure seewhy beside a plain pass and beside its peers, and write what was found into benchmarks/README.md.
 
-python -m benchmarks            # prints, and writes benchmarks/README.md
-python -m benchmarks engine     # only some: engine, methods, peers, audit
+python -m benchmarks            # every part
+python -m benchmarks engine     # only some; their sections are replaced, the others stay
 """
 
 from __future__ import annotations
 
-import json
-import os
+import importlib
 import platform
-import statistics
-import subprocess
+import re
 import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from seewhy.machine import keep_memory, short_spin
 
 short_spin()
 
 import torch
-from torch import Tensor, nn
 
-from benchmarks.measure import take_turns
-from benchmarks.nets import NETS, pixels, plain
-from seewhy.classifier import Classifier
-
-Row = tuple[str, ...]
 HERE = Path(__file__).parent
 
+#: the parts in the order of the page; each is a function in a module here, and answers lines of Markdown
+PARTS = {
+    "engine": "foundation",
+    "methods": "foundation",
+    "peers": "foundation",
+    "audit": "foundation",
+}
 
-def engine() -> list[str]:
-    """Forward passes, PyTorch as it comes against the engine, each in processes of their own, taking turns."""
-    rows: list[Row] = []
-    sides = ("plain", "float32", "bf16")
-    for name in NETS:
-        each: dict[str, list[float]] = {side: [] for side in sides}
-        logits: dict[str, Tensor] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            for _ in range(3):
-                for side in sides:
-                    output = Path(folder) / f"{side}.pt"
-                    command = [sys.executable, "-m", "benchmarks.engine_worker", name, side, str(output)]
-                    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
-                    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-                    each[side].append(json.loads(done.stdout))
-                    logits[side] = torch.load(output, weights_only=True)
-        for side in sides[1:]:
-            ratio = statistics.median(a / b for a, b in zip(each["plain"], each[side], strict=True))
-            error = float((logits[side] - logits["plain"]).norm() / logits["plain"].norm())
-            wanted = {("resnet50", "float32"): "≥ 2", ("resnet50", "bf16"): "≥ 3.5"}.get((name, side), "–")
-            rows.append(
-                (
-                    name,
-                    side,
-                    f"{statistics.median(each['plain']) * 1e3:.1f}",
-                    f"{statistics.median(each[side]) * 1e3:.1f}",
-                    f"**{ratio:.2f} ×**",
-                    wanted,
-                    f"{error:.0e}",
-                )
-            )
-    head = (
-        "net",
-        "precision",
-        "as it comes, ms an image",
-        "engine, ms an image",
-        "throughput",
-        "wanted",
-        "relative difference of logits",
-    )
-    return ["## The engine: forward passes, batch of 16, in processes of their own", "", *table(head, rows)]
+HEAD = """\
+# Benchmarks
 
-
-def ready(name: str) -> Classifier:
-    from seewhy.zoo import load, prepare
-
-    if name == "efficientnet-lite0":
-        return load(name)
-    net = Classifier(plain(name), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, check=False)
-    prepare(net)
-    return net
-
-
-def methods() -> list[str]:
-    """Each method on one image, beside plain passes of the same module in the same process."""
-    from pytorch_grad_cam import GradCAM as PeerCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    from seewhy.explain import Deconvolution, GradCAM, Gradient, GuidedBackprop
-    from seewhy.lens import capture, last_map
-
-    rows: list[Row] = []
-    for name in NETS:
-        net, image = ready(name), pixels(1)
-        given = net.normalise(image)
-        module = net.module.eval().requires_grad_(False)
-        target = int(net.predict(image).argmax())
-        # hooks need a module that is called once; Lite0's last map is the second answer of a shared one
-        layer = module.get_submodule("_bn1" if name == "efficientnet-lite0" else last_map(net))
-
-        def forward(module: nn.Module = module, given: Tensor = given) -> None:
-            with torch.no_grad():
-                module(given)
-
-        def both(module: nn.Module = module, given: Tensor = given, target: int = target) -> None:
-            leaf = given.detach().clone().requires_grad_()
-            torch.autograd.grad(module(leaf)[0, target], leaf)
-
-        def cut(
-            module: nn.Module = module, given: Tensor = given, target: int = target, layer: nn.Module = layer
-        ) -> None:
-            leaves: list[Tensor] = []
-
-            def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-                leaves.append(output.detach().requires_grad_())
-                torch.set_grad_enabled(True)
-                return leaves[0].clone()
-
-            handle = layer.register_forward_hook(hook)
-            with torch.no_grad():
-                logits = module(given)
-            handle.remove()
-            torch.autograd.grad(logits[0, target], leaves[0])
-
-        def peer_cam(
-            module: nn.Module = module, given: Tensor = given, target: int = target, layer: nn.Module = layer
-        ) -> None:
-            with PeerCAM(model=module, target_layers=[layer]) as cam:
-                cam(input_tensor=given, targets=[ClassifierOutputTarget(target)])
-
-        contestants: dict[str, Callable[[], object]] = {
-            "forward": forward,
-            "forward + backward": both,
-            "forward + backward of what follows the layer": cut,
-            "gradient": partial(Gradient(), net, image),
-            "guided-backprop": partial(GuidedBackprop(), net, image),
-            "deconvolution": partial(Deconvolution(), net, image),
-            "grad-cam": partial(GradCAM(), net, image),
-            "capture of all layers": partial(capture, net, image),
-        }
-        timing = take_turns(contestants, turns=11)
-        wanted = {
-            "gradient": ("forward + backward", "≤ 1.15"),
-            "guided-backprop": ("forward + backward", "≤ 1.15"),
-            "deconvolution": ("forward + backward", "–"),
-            "grad-cam": ("forward + backward of what follows the layer", "≤ 1.2"),
-            "capture of all layers": ("forward", "≤ 1.1"),
-        }
-        for method, (base, limit) in wanted.items():
-            ratio, low, high = timing.ratio(method, base)
-            to_forward, *_ = timing.ratio(method, "forward")
-            rows.append(
-                (
-                    name,
-                    method,
-                    f"{timing.median(method) * 1e3:.1f}",
-                    f"{to_forward:.2f} ×",
-                    base,
-                    f"**{ratio:.2f} ×** ({low:.2f} to {high:.2f})",
-                    limit,
-                )
-            )
-        module.requires_grad_(True)  # as a peer's user has it
-        timing = take_turns({"grad-cam": contestants["grad-cam"], "peer": peer_cam}, turns=9)
-        ratio, low, high = timing.ratio("grad-cam", "peer")
-        rows.append(
-            (
-                name,
-                "grad-cam",
-                f"{timing.median('grad-cam') * 1e3:.1f}",
-                "",
-                "pytorch-grad-cam",
-                f"**{ratio:.2f} ×** ({low:.2f} to {high:.2f})",
-                "≤ 0.45",
-            )
-        )
-    head = ("net", "method", "ms", "to a forward pass", "compared with", "ratio (quartiles)", "wanted")
-    return ["## The first methods, one image", "", *table(head, rows)]
-
-
-def peers() -> list[str]:
-    """Guided backpropagation and deconvolution, where Captum is right and where it silently is not."""
-    from captum.attr import Deconvolution as PeerDeconvolution
-    from captum.attr import GuidedBackprop as PeerGuided
-
-    from seewhy.explain import Deconvolution, Gradient, GuidedBackprop
-
-    rows: list[Row] = []
-    for name in NETS:
-        net, image = ready(name), pixels(1)
-        module = net.module.eval()
-        for child in module.modules():
-            if isinstance(child, nn.ReLU):
-                child.inplace = False  # Captum's hooks cannot bear it
-        target = int(net.predict(image).argmax())
-        gradient = Gradient()(net, image, target).values
-        for ours, peer in ((GuidedBackprop(), PeerGuided), (Deconvolution(), PeerDeconvolution)):
-            found = ours(net, image, target).values
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                scaled = peer(module).attribute(net.normalise(image).requires_grad_(), target=target)
-            theirs = (scaled / torch.tensor(net.std).view(1, 3, 1, 1)).detach()
-            rows.append(
-                (
-                    name,
-                    ours.name,
-                    f"{cosine(found, gradient):.4f}",
-                    f"{cosine(theirs, gradient):.4f}",
-                    f"{float((found - theirs).norm() / theirs.norm()):.0e}",
-                )
-            )
-    head = ("net", "method", "cosine with the plain gradient, seewhy", "… Captum", "relative difference of the two")
-    return [
-        "## Guided backpropagation and deconvolution beside Captum",
-        "",
-        "A cosine of 1 means that the method is the plain gradient under another name.",
-        "",
-        *table(head, rows),
-    ]
-
-
-def audit() -> list[str]:
-    """`seewhy audit` on its four photographs, as a user runs it."""
-    rows: list[Row] = []
-    for _ in range(3):
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "audit"
-            started = time.perf_counter()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "seewhy", "audit", "--out", str(out), "--quiet"], stdout=subprocess.DEVNULL
-            )
-            _, status, usage = os.wait4(process.pid, 0)
-            seconds = time.perf_counter() - started
-            if status:
-                raise SystemExit(f"seewhy audit ended with status {status}")
-            size = (out / "report.html").stat().st_size
-            rows.append((f"{seconds:.0f} s", f"{usage.ru_maxrss / 1024**2:.2f} GB", f"{size / 1e6:.1f} MB"))
-    return [
-        "## `make audit` after set-up: four photographs, EfficientNet-Lite0, three runs",
-        "",
-        "Wanted: at most 120 s, 3 GB, 15 MB.",
-        "",
-        *table(("time", "peak memory", "report"), rows),
-    ]
-
-
-def cosine(a: Tensor, b: Tensor) -> float:
-    return float((a * b).sum() / (a.norm() * b.norm()))
-
-
-def table(head: Row, rows: list[Row]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *rows)]
-
-
-PARTS: dict[str, Callable[[], list[str]]] = {"engine": engine, "methods": methods, "peers": peers, "audit": audit}
+Made by `make bench`; nothing here is written by hand. What is compared takes turns in one run; medians, and medians
+of the turn-by-turn ratios. Random weights, but for EfficientNet-Lite0; 224 × 224 pixels; float32 unless said.
+"""
 
 
 def main(chosen: list[str]) -> None:
     keep_memory()
-    started = time.strftime("%Y-%m-%d")
-    lines = [
-        "# Benchmarks",
-        "",
-        "Made by `make bench`; nothing here is written by hand. What is compared takes turns in one run; medians, and medians",
-        "of the turn-by-turn ratios. Random weights, but for EfficientNet-Lite0; 224 × 224 pixels; float32 unless said.",
-        "",
-        f"{started}, torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}, "
-        f"{torch.get_num_threads()} threads, {platform.machine()}.",
-    ]
+    page = HERE / "README.md"
+    there = sections(page.read_text()) if page.exists() else {}
     for name in chosen or PARTS:
-        part = PARTS[name]()
-        print("\n".join(part), flush=True)
-        lines += ["", *part]
-    if not chosen:
-        (HERE / "README.md").write_text("\n".join(lines) + "\n")
+        lines = getattr(importlib.import_module(f"benchmarks.{PARTS[name]}"), name)()
+        made = (
+            f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}, "
+            f"{torch.get_num_threads()} threads, {platform.machine()}; `make bench ARGS={name}`."
+        )
+        there[name] = "\n".join([*lines, "", made])
+        print(there[name], flush=True)
+        kept = [f"<!-- part: {part} -->\n{there[part]}\n<!-- end -->\n" for part in PARTS if part in there]
+        page.write_text("\n".join([HEAD, *kept]))
+
+
+def sections(text: str) -> dict[str, str]:
+    """The parts of a page that was written before."""
+    return dict(re.findall(r"<!-- part: (\w+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL))
 
 
 if __name__ == "__main__":

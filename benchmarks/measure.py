@@ -8,6 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor
+
+Row = tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -36,3 +40,11 @@ def take_turns(contestants: dict[str, Callable[[], object]], turns: int = 9, war
             if turn >= warm:
                 seconds[name].append(time.perf_counter() - started)
     return Timing(seconds)
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float((a * b).sum() / (a.norm() * b.norm()))
+
+
+def table(head: Row, rows: list[Row]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *rows)]

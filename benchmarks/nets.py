@@ -7,6 +7,8 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
+from seewhy.classifier import Classifier
+
 # torchvision's wheel registers CUDA builds of its operators only; with these two defined it imports on a CPU torch
 _TORCHVISION = torch.library.Library("torchvision", "DEF")
 for _operator in ("nms(Tensor a, Tensor b, float c) -> Tensor", "qnms(Tensor a, Tensor b, float c) -> Tensor"):
@@ -32,3 +34,14 @@ def plain(name: str) -> nn.Module:
 
 def pixels(count: int) -> Tensor:
     return torch.rand(count, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+
+
+def ready(name: str) -> Classifier:
+    """The network as seewhy's users have it."""
+    from seewhy.zoo import load, prepare
+
+    if name == "efficientnet-lite0":
+        return load(name)
+    net = Classifier(plain(name), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, check=False)
+    prepare(net)
+    return net

@@ -36,7 +36,8 @@ def call(method: Method, net: Classifier, images: Tensor) -> Any:
 def values(found: Any) -> list[Tensor]:
     """The tensors that a result is about."""
     if isinstance(found, Attribution):
-        return [found.values, found.score, *found.measures.values()]
+        errors = [] if found.standard_error is None else [found.standard_error]
+        return [found.values, found.score, *found.measures.values(), *errors]
     if isinstance(found, Adversarial):
         return [found.images.transpose(0, 1), found.eps.T, found.probabilities.transpose(0, 1)]
     if isinstance(found, ActivationMaps):

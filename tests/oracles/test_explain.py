@@ -21,7 +21,7 @@ from seewhy.explain import (
     IntegratedGradients,
     SmoothGrad,
 )
-from seewhy.explain.integrated_gradients import blurred
+from seewhy.explain.baseline import blurred
 from seewhy.lens.backward import RULES, rule
 from seewhy.lens.ops import Call
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
@@ -31,13 +31,15 @@ class Map:
     """What an explainer found: values (N, 3, H, W), or a declared smaller map (N, 1, h, w).
 
     `layer` names the layer that was looked at, `notes` what a reader must know, `measures` a number (N,) for each image,
-    such as a completeness error.
+    such as a completeness error; `standard_error`, of the values' shape, how far each may be off by chance, from a
+    method that samples.
     """
 
     values: Tensor
     layer: str = ""
     notes: tuple[str, ...] = ()
     measures: Mapping[str, Tensor] = field(default_factory=dict)
+    standard_error: Tensor | None = None
 
 
 class Question:
@@ -81,7 +83,8 @@ class Attribution:
     """An explanation of a batch: signed values for each pixel or map position, and what they are about.
 
     `values` is (N, 3, H, W), or (N, 1, h, w) for a method that explains a layer; `target` the class indices (N,);
-    `score` the explained logits (N,). `cost`, `notes` and `measures` say what it took and how far to trust it.
+    `score` the explained logits (N,). `cost`, `notes` and `measures` say what it took and how far to trust it;
+    `standard_error`, of the values' shape, is there for methods that sample.
     """
 
     method: str
@@ -95,6 +98,7 @@ class Attribution:
     notes: tuple[str, ...]
     measures: Mapping[str, Tensor]
     sign: Sign
+    standard_error: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -138,21 +142,41 @@ class Explainer(Method):
     def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:
         """Explain the logits that `question` picks, for `pixels` (N, 3, H, W)."""
 
+    def attribute_each(self, net: Classifier, pixels: Tensor, questions: Sequence[Question]) -> list[Map]:
+        """A map for each of several questions about the same images; a method whose passes answer them all overrides it."""
+        return [self.attribute(net, pixels, question) for question in questions]
+
     @final
     def __call__(self, net: Classifier, images: Tensor | Images, target: Target = None) -> Attribution:
         """Explain why each image gets the logit of `target`: a class, one for each image, or None for the predicted ones.
 
         Checks the pixels, counts the cost, and refuses maps that are not finite (`NothingToExplain`).
         """
+        return self.each(net, images, [target])[0]
+
+    @final
+    def each(self, net: Classifier, images: Tensor | Images, targets: Sequence[Target]) -> tuple[Attribution, ...]:
+        """Explain several targets of the same images; passes that serve them all run once.
+
+        The cost of each is that of all together.
+        """
         pixels = net.check(images)
-        question = Question(len(pixels), None if target is None else net.targets(target, images))
+        questions = [Question(len(pixels), None if each is None else net.targets(each, images)) for each in targets]
         with Meter() as meter, net.session():
-            found = self.attribute(net, pixels, question)
-            question.settle(net, pixels)
+            maps = self.attribute_each(net, pixels, questions)
+            for question in questions:
+                question.settle(net, pixels)
+        held = images if isinstance(images, Images) else Images(pixels.detach().cpu())
+        return tuple(
+            self._finished(net, held, found, question, meter.cost)
+            for found, question in zip(maps, questions, strict=True)
+        )
+
+    def _finished(self, net: Classifier, images: Images, found: Map, question: Question, cost: Cost) -> Attribution:
         values = found.values.detach().float().cpu()
-        if len(values) != len(pixels) or values.ndim != 4:
+        if len(values) != len(images) or values.ndim != 4:
             raise InputError(
-                f"{self.name}: expected values (N, C, H, W) for {len(pixels)} images, got {tuple(values.shape)}"
+                f"{self.name}: expected values (N, C, H, W) for {len(images)} images, got {tuple(values.shape)}"
             )
         if not (torch.isfinite(values).all() and torch.isfinite(question.score).all()):
             raise NothingToExplain(
@@ -160,21 +184,24 @@ class Explainer(Method):
                 "look for a division, a logarithm or a root of zero inside the model"
             )
         notes = found.notes
-        empty = [index for index, value in enumerate(values) if not value.any()]
+        empty = [name for name, value in zip(images.names, values, strict=True) if not value.any()]
         if empty:
-            names = images.names if isinstance(images, Images) else tuple(f"image {i + 1}" for i in range(len(values)))
-            listed = ", ".join(names[i] for i in empty[:5])
-            notes += (f"the map is zero everywhere for {listed}: the method found nothing that the output rests on",)
+            notes += (
+                f"the map is zero everywhere for {', '.join(empty[:5])}: "
+                "the method found nothing that the output rests on",
+            )
+        error = found.standard_error
         return Attribution(
             method=self.spec,
             values=values,
             target=question.target,
             score=question.score,
             labels=tuple(net.labels[index] for index in question.target.tolist()),
-            images=images if isinstance(images, Images) else Images(pixels.detach().cpu()),
+            images=images,
             layer=found.layer,
-            cost=meter.cost,
+            cost=cost,
             notes=notes,
             measures={key: value.detach().float().cpu() for key, value in found.measures.items()},
             sign=self.default_sign,
+            standard_error=None if error is None else error.detach().float().cpu(),
         )

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from seewhy.classifier import Classifier
 from seewhy.errors import SpecError
 from seewhy.explain.base import Explainer, Map, Question
-
-Baseline = Literal["black", "white", "grey", "blur"]
+from seewhy.explain.baseline import baseline, known
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class IntegratedGradients(Explainer):
     `steps`. The error that is reached is reported in `measures["completeness error"]`, with the steps in
     `measures["steps"]`, and a note says where the tolerance was not met.
 
-    `baseline`: black, white, grey (mid), or blur (the image without detail, Gaussian of a tenth of its side). Values
+    `baseline` is one of `seewhy.explain.baseline.BASELINES`. Values
     (N, 3, H, W), in logits. Cost: 2 forward passes, then a forward and a backward pass a step, an image.
     Deviation: the paper uses a Riemann sum of 20 to 300 steps chosen by hand.
     Source: Sundararajan, Taly & Yan 2017, arXiv 1703.01365, equations 1 and 3.
@@ -41,8 +38,7 @@ class IntegratedGradients(Explainer):
     source = "Sundararajan, Taly & Yan 2017, arXiv 1703.01365"
 
     def __post_init__(self) -> None:
-        if self.baseline not in ("black", "white", "grey", "blur"):
-            raise SpecError(f'expected baseline black, white, grey or blur, got "{self.baseline}"')
+        known(self.baseline, "baseline")
         if self.tolerance <= 0 or self.steps < 1:
             raise SpecError(f"expected tolerance > 0 and steps ≥ 1, got {self.tolerance} and {self.steps}")
 
@@ -52,7 +48,7 @@ class IntegratedGradients(Explainer):
 
     def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:
         question.settle(net, pixels)
-        start = self._start(pixels)
+        start = baseline(self.baseline, pixels)
         logits = net.predict(start).cpu()
         from_baseline = logits.gather(1, question.target[:, None])[:, 0]
         values, errors, taken = [], [], []
@@ -91,20 +87,3 @@ class IntegratedGradients(Explainer):
             steps *= 3
             fine = torch.arange(steps)
             points = (fine[fine % 3 != 1] + 0.5) / steps
-
-    def _start(self, pixels: Tensor) -> Tensor:
-        if self.baseline == "blur":
-            return blurred(pixels, max(pixels.shape[2:]) / 10)
-        level = {"black": 0.0, "white": 1.0, "grey": 0.5}[self.baseline]
-        return torch.full_like(pixels, level)
-
-
-def blurred(pixels: Tensor, deviation: float) -> Tensor:
-    """Images (N, C, H, W) under a Gaussian of `deviation` pixels, the border repeated."""
-    reach = max(1, round(3 * deviation))
-    offsets = torch.arange(-reach, reach + 1, dtype=pixels.dtype, device=pixels.device)
-    kernel = torch.exp(-offsets.square() / (2 * deviation**2))
-    kernel = (kernel / kernel.sum()).expand(pixels.shape[1], 1, -1)
-    channels = pixels.shape[1]
-    rows = F.conv2d(F.pad(pixels, (0, 0, reach, reach), mode="replicate"), kernel[..., None], groups=channels)
-    return F.conv2d(F.pad(rows, (reach, reach, 0, 0), mode="replicate"), kernel[:, :, None], groups=channels)
