@@ -9,8 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seewhy.classifier import Classifier
+from seewhy.method import Method, parse
 
 SIZE = 24
+
+#: what stands for a method where its defaults would take long on small nets: name -> spec
+QUICK: dict[str, str] = {}
 SPELLINGS = ("module", "in-place", "reused", "functional", "torch", "ignored")
 
 
@@ -173,3 +177,8 @@ def photos(count: int = 2, seed: int = 1) -> Tensor:
     coarse = torch.rand((count, 3, 4, 4), generator=draw)
     fine = torch.rand((count, 3, SIZE, SIZE), generator=draw)
     return (0.7 * F.interpolate(coarse, size=SIZE, mode="bicubic").clamp(0, 1) + 0.3 * fine).clamp(0, 1)
+
+
+def made(name: str) -> Method:
+    """The method of a name, in its quick form where it has one."""
+    return parse(QUICK.get(name, name))

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nets import FAMILIES, SPELLINGS, Spelled, classifier, photos
+from nets import FAMILIES, SPELLINGS, Spelled, classifier, made, photos
 from seewhy.attack import Adversarial
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SeewhyError, SpecError
@@ -80,13 +80,13 @@ def test_leaves_everything_as_it_was_and_is_finite(name: str, family: str) -> No
     before, pixels = state(net), images.clone()
     assert all(before["modes"])  # as a user may leave it; the self-test has left it so too
     assert all(before["flags"])
-    found = call(parse(name), net, images)
+    found = call(made(name), net, images)
     assert_same(before, state(net))
     assert torch.equal(images, pixels)
     for each in values(found):
         assert torch.isfinite(each).all()
     assert isinstance(found.notes, tuple)
-    forward, backward = parse(name).passes
+    forward, backward = made(name).passes
     assert 1 <= found.cost.forward <= forward * len(images) + 1  # the one in which a network is first seen
     assert found.cost.backward <= backward * len(images)
     assert found.cost.seconds > 0
@@ -94,7 +94,7 @@ def test_leaves_everything_as_it_was_and_is_finite(name: str, family: str) -> No
 
 @pytest.mark.parametrize("name", METHODS)
 def test_results_are_kept_in_an_open_file_and_shown_in_a_notebook(name: str, tmp_path: Path) -> None:
-    found = call(parse(name), classifier(FAMILIES["mobilenet"]()), photos())
+    found = call(made(name), classifier(FAMILIES["mobilenet"]()), photos())
     found.save(tmp_path / "found.npz")
     with np.load(tmp_path / "found.npz") as held:
         about = json.loads(str(held["about"]))
@@ -104,9 +104,9 @@ def test_results_are_kept_in_an_open_file_and_shown_in_a_notebook(name: str, tmp
         assert {field.name for field in dataclasses.fields(found)} <= {
             key.partition(".")[0] for key in (*about, *held.files)
         } | {"measures"}
-    assert about["method"] == name
+    assert about["method"] == made(name).spec
     assert about["cost"]["forward"] == found.cost.forward
-    assert found._repr_html_().startswith(f'<img alt="{name}" src="data:image/png;base64,')
+    assert found._repr_html_().startswith(f'<img alt="{made(name).spec}" src="data:image/png;base64,')
 
 
 class Breaking(nn.Module):
@@ -137,16 +137,16 @@ def test_leaves_everything_as_it_was_after_an_exception(name: str) -> None:
         net.module.good = good  # type: ignore[assignment]
         before = state(net)
         with pytest.raises(RuntimeError, match="broken in the middle"):
-            _several(parse(name), net)
+            _several(made(name), net)
         assert_same(before, state(net))
 
 
 @pytest.mark.parametrize("name", ON_IMAGES)
 def test_an_image_does_not_depend_on_its_neighbours(name: str) -> None:
     net, images = classifier(FAMILIES["mobilenet"]()), photos(3)
-    together = values(call(parse(name), net, images))
+    together = values(call(made(name), net, images))
     for index in range(3):
-        alone = values(call(parse(name), net, images[index : index + 1]))
+        alone = values(call(made(name), net, images[index : index + 1]))
         for one, all_ in zip(alone, together, strict=True):
             torch.testing.assert_close(one[0], all_[index], rtol=1e-3, atol=1e-5)
 
@@ -158,7 +158,7 @@ def test_batch_size_changes_nothing(name: str) -> None:
     for batch in (1, 2, None):
         net = classifier(FAMILIES["densenet"]())
         net.engine.batch = batch
-        found.append(values(call(parse(name), net, images)))
+        found.append(values(call(made(name), net, images)))
     for other in found[1:]:
         for one, two in zip(found[0], other, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
@@ -167,16 +167,16 @@ def test_batch_size_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_same_seed_same_answer(name: str) -> None:
     net, images = classifier(FAMILIES["resnet"]()), photos()
-    first = values(call(parse(name), net, images))
+    first = values(call(made(name), net, images))
     torch.rand(7)
-    again = values(call(parse(name), net, images))
+    again = values(call(made(name), net, images))
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_net_in_six_spellings_gives_the_same_answer(name: str) -> None:
     images = photos()
-    found = [values(call(parse(name), classifier(Spelled(spelling)), images)) for spelling in SPELLINGS]
+    found = [values(call(made(name), classifier(Spelled(spelling)), images)) for spelling in SPELLINGS]
     for spelling, other in zip(SPELLINGS[1:], found[1:], strict=True):
         for one, two in zip(found[0], other, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6, msg=spelling)
@@ -239,7 +239,7 @@ BAD: dict[str, tuple[Any, str]] = {
 def test_refuses_images_outside_the_contract(name: str, bad: str) -> None:
     images, words = BAD[bad]
     with pytest.raises(InputError, match=words):
-        call(parse(name), classifier(FAMILIES["resnet"]()), images)
+        call(made(name), classifier(FAMILIES["resnet"]()), images)
 
 
 def test_every_error_is_one_of_ours_and_one_sentence() -> None:
