@@ -2,6 +2,7 @@
 #   make audit        the main job on four photographs; extra words for it: make audit ARGS="--budget 2m"
 #   make test         style, types and every test that takes seconds;  make test-slow: also those that take minutes
 #   make lint         style and types alone;  make bench: the numbers in benchmarks/README.md
+#   make docs         a page for every explainer in docs/methods, from its docstring, with its picture and what it cost
 #   make constraints  pin anew what a fresh set-up installs;  make clean: remove the environments and caches
 # A build of torch for CPUs only is smaller: PIP_EXTRA_INDEX_URL=<torch's index of CPU builds> make audit
 
@@ -13,7 +14,7 @@ USER_ENV := .venv
 DEV_ENV := .venv-dev
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: audit test test-slow lint bench constraints clean
+.PHONY: audit test test-slow lint bench docs constraints clean
 .DELETE_ON_ERROR:
 
 audit: $(USER_ENV)/.ready
@@ -32,6 +33,9 @@ lint: $(DEV_ENV)/.ready
 
 bench: $(DEV_ENV)/.ready
 	$(DEV_ENV)/$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(DEV_ENV)/.ready
+	$(DEV_ENV)/$(BIN)/python docs/make_pages.py $(ARGS)
 
 $(USER_ENV)/.ready: EXTRAS :=
 $(DEV_ENV)/.ready: EXTRAS := [all,dev]

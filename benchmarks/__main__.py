@@ -27,6 +27,13 @@ PARTS = {
     "methods": "foundation",
     "peers": "foundation",
     "audit": "foundation",
+    "lrp": "relevance",
+    "occlusion": "occlusion",
+    "lime": "lime",
+    "shap": "shap",
+    "deep_shap": "deep_shap",
+    "cams": "cams",
+    "path": "path",
 }
 
 HEAD = """\

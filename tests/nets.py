@@ -14,7 +14,12 @@ from seewhy.method import Method, parse
 SIZE = 24
 
 #: what stands for a method where its defaults would take long on small nets: name -> spec
-QUICK: dict[str, str] = {}
+QUICK: dict[str, str] = {
+    "lime": "lime:segments=grid,count=9,samples=40",
+    "rise": "rise:cells=3,samples=64",
+    "shap": "shap:evaluations=64,segments=grid,count=16",
+    "shap-partition": "shap-partition:evaluations=64",
+}
 SPELLINGS = ("module", "in-place", "reused", "functional", "torch", "ignored")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -72,6 +74,46 @@ def test_every_command_that_a_document_names_exists() -> None:
             assert command in seewhy.commands, f"{document}: seewhy {command}"
         for target in re.findall(r"`make ([a-z-]+)`", text):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{document}: make {target}"
+
+
+def maker() -> Any:
+    """The page maker, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_explainer_has_its_page_and_the_page_says_what_the_docstring_says() -> None:
+    make = maker()
+    known = make.explainers()
+    folder = ROOT / "docs" / "methods"
+    pages = {name: make.page(cls, whole=True) for name, cls in known.items()}
+    for name, told in pages.items():
+        path = folder / f"{name}.md"
+        assert path.exists(), f"{name} has no page: make docs"
+        measured = make.measured_in(path)
+        assert "forward" in measured, name
+        assert path.read_text() == make.text(told, measured), f"{name}: make docs ARGS=--texts"
+        assert 0 < (folder / "images" / f"{name}.jpg").stat().st_size <= make.MOST, name
+    assert (folder / "README.md").read_text() == make.index(pages), "make docs ARGS=--texts"
+    assert {path.stem for path in folder.glob("*.md")} == {*known, "README"}, "a page of a method that is no more"
+
+
+def test_a_docstring_that_lacks_a_part_is_refused() -> None:
+    from seewhy.errors import SpecError
+    from seewhy.report.pages import page
+
+    class Bare:
+        """A formula. Values (N, 3, H, W), in logits. Source: nobody."""
+
+        name, room, shows, reading, __dataclass_fields__ = "bare", "explain", "", "", {}  # type: ignore[var-annotated]
+
+    assert page(Bare).parts == {"Values": "(N, 3, H, W), in logits.", "Source": "nobody."}  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"Bare lacks Cost, Limits and an example \(>>>\)"):
+        page(Bare, whole=True)  # type: ignore[arg-type]
 
 
 def test_the_accuracy_in_the_readme_is_the_recorded_one() -> None:

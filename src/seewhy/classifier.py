@@ -175,20 +175,25 @@ class Classifier:
             return self._unwrap(answer)
 
     def gradient(
-        self, images: Tensor, score: Callable[[Tensor, slice], Tensor], lens: Lens | None = None
+        self,
+        images: Tensor,
+        score: Callable[[Tensor, slice], Tensor],
+        lens: Lens | None = None,
+        logits: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Gradient of a score with respect to the images; answers (scores (N,), gradients (N, 3, H, W)).
 
         `score(logits, where)` gives a number (n,) for each image of a part, `where` being the part's slice. One forward
-        and one backward pass an image, in the engine's batches. Raises `NothingToExplain` where the score does not
-        depend on the images.
+        and one backward pass an image, in the engine's batches. `logits(part)` stands in for the module's whole pass, and
+        then what it takes for `images`. Raises `NothingToExplain` where the score does not depend on the images.
         """
         scores: list[Tensor] = []
+        answer = logits or (lambda part: self.logits(part, lens))
 
         def run(part: Tensor, where: slice) -> Tensor:
             with torch.enable_grad():
                 leaf = part.detach().clone().requires_grad_()
-                scored = score(self.logits(leaf, lens), where)
+                scored = score(answer(leaf), where)
                 if not scored.requires_grad:
                     raise NothingToExplain(
                         f"the output of {self.name} does not depend on its input by any differentiable way; "

@@ -153,7 +153,9 @@ def _write(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         steps = round(value * 510) / 2
-        return f"{steps:g}/255" if 0 < steps <= 32 and steps / 255 == value else repr(value)
+        fraction = f"{steps:g}/255"
+        exact = 0 < steps <= 32 and steps / 255 == value and len(fraction) < len(repr(value))  # 0.1 stays 0.1
+        return fraction if exact else repr(value)
     return str(value)
 
 

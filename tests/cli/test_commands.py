@@ -58,18 +58,61 @@ def test_explain(here: Path, run: Run) -> None:
     assert min(opened(row["picture"]).shape[:2]) > 100
     assert row["score"] == pytest.approx(expected.score.item(), rel=1e-5)
     assert row["layer"] == "2"
-    assert row["cost"]["backward"] == 1
+    assert row["cost"]["backward"] == 2  # of both classes together
     with np.load(Path(row["picture"]).with_suffix(".npz")) as held:
         np.testing.assert_allclose(held["values"], expected.values.numpy(), rtol=1e-5)
     assert told["model"]["fingerprint"] == net.fingerprint
     assert told["failed"] == []
 
 
+def test_explain_contrast_compare_and_whole(here: Path, run: Run) -> None:
+    """Predicted, runner-up and difference of two methods, their agreement, and pictures of the photograph's own size."""
+    words = ("--method", "grad-cam:layer=2", "--method", "gradient", "--contrast", "--compare", "--whole", "--arrays")
+    told = document(run("explain", "cat.png", "--model", TINY, *words, "--json"))
+    net = zoo.load(TINY)
+    first, second = net.predict(net.read("cat.png"))[0].topk(2).indices.tolist()
+    labels = [net.labels[first], net.labels[second], f"{net.labels[first]} − {net.labels[second]}"]
+    assert [row["class"]["label"] for row in told["explanations"]] == 2 * labels
+    held = [np.load(Path(row["picture"]).with_suffix(".npz"))["values"] for row in told["explanations"][:3]]
+    np.testing.assert_allclose(held[2], held[0] - held[1], atol=1e-6)
+    with Image.open("cat.png") as photo:
+        assert all(opened(row["picture"]).shape[1::-1] == photo.size for row in told["explanations"])
+    (compared,) = told["compared"]
+    assert compared["agreement"]["methods"] == ["grad-cam:layer=2", "gradient"]
+    matrix = compared["agreement"]["rank_correlations"]
+    assert matrix[0][1] == matrix[1][0]
+    assert set(compared["pictures"]) == {"compared", "agreement"}
+    assert all(opened(path).size for path in compared["pictures"].values())
+    refused = run("explain", "cat.png", "--model", TINY, "--contrast", "--class", "0", "--out", "other")
+    assert refused.exit_code == 2
+    assert "--contrast is of two classes, got 1" in refused.stderr
+
+
+def test_explain_plan_lists_the_rules(here: Path, run: Run) -> None:
+    told = document(run("explain", "--plan", "--method", "lrp", "--model", TINY, "--json"))["plans"]["lrp"]
+    assert [row["rule"] for row in told if row["op"] == "conv2d"] == ["flat", "z-plus"]
+    shown = run("explain", "--plan", "--method", "lrp", "--model", TINY).stdout
+    assert "conv2d" in shown
+    refused = run("explain", "--plan", "--method", "gradient", "--model", TINY)
+    assert refused.exit_code == 2
+    assert "gradient has no rules to list; these have: " in refused.stderr
+    nothing = run("explain", "--model", TINY)
+    assert nothing.exit_code == 2
+    assert "give at least one image" in nothing.stderr
+
+
+def test_a_label_map_can_be_given_as_a_path(here: Path, run: Run) -> None:
+    side = zoo.load(TINY).size[0]
+    np.save(here / "parts.npy", np.arange(side)[:, None] * 2 // side + 2 * (np.arange(side) * 2 // side))
+    told = document(run("explain", "cat.png", "--model", TINY, "--method", "lime:segments=parts.npy", "--json"))
+    assert told["explanations"][0]["measures"]["segments"] == 4
+
+
 def test_explain_for_people(here: Path, run: Run) -> None:
     result = run("explain", "cat.png", "--model", TINY)
     assert result.exit_code == 0
     head, row = result.stdout.splitlines()
-    assert head.split() == ["image", "method", "class", "score", "picture"]
+    assert head.split() == ["image", "method", "class", "score", "measures", "picture"]
     assert row.startswith("cat.png  grad-cam  ")
     assert row.endswith("seewhy-explain/cat.grad-cam.png")
     assert "1 picture in seewhy-explain" in result.stderr
@@ -165,7 +208,7 @@ def test_methods(run: Run) -> None:
     one = run("methods", "smoothgrad").stdout
     assert "samples" in one
     assert "whole number" in one
-    assert ">>>" not in one
+    assert all(f"\n{part}: " in one for part in ("Values", "Cost", "Limits", "Source"))
     assert document(run("methods", "grad-cam", "--json"))["options"] == [
         {"name": "layer", "kind": "text or none", "default": "none"}
     ]

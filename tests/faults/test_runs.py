@@ -23,7 +23,10 @@ from seewhy.run import Run, Timing, audit
 
 HERE = Path(__file__).parent
 SOFTWARE = {"threads": 1000}
-METHODS = ["filters", "activations", "grad-cam", "gradient", "smoothgrad:samples=4", "fgsm:eps=2/255+8/255+32/255"]
+METHODS = [
+    *("filters", "activations", "grad-cam", "gradient", "smoothgrad:samples=4"),
+    *("lime:count=8,samples=64", "fgsm:eps=2/255+8/255+32/255"),  # lime answers for several classes at once
+]
 WAY_OUT = "choose another directory with --out"
 
 

@@ -53,7 +53,10 @@ def test_a_lens_that_fails_is_reported_in_words() -> None:
     network = describe(Classifier(module, size=8, check=False))
     assert network.lacking == {
         "backward": ("cumsum in 1", "gt in 1"),
+        "rescale": ("cumsum in 1", "gt in 1"),
+        "relevance": ("cumsum in 1",),
         "receptive field": ("cumsum in 1",),
+        "incremental": (),  # computed in full
         "cost": ("cumsum in 1",),
     }
     assert len(network.notes) == 1

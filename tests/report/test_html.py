@@ -212,3 +212,36 @@ def test_a_run_of_broken_photographs_only(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written(small_run: Path) -> None:
     with Run.open(small_run) as run, pytest.raises(RunError, match="cannot be written"):
         write(run, small_run / "no" / "folder" / "report.html")
+
+
+def test_why_shows_methods_side_by_side_on_one_scale_with_the_difference(tmp_path: Path, small_run: Path) -> None:
+    """A runner-up beside the predicted class: three maps a method on one scale, and a matrix worked out by hand."""
+    import json
+
+    with Run.open(small_run) as run:
+        one = run.record("0001", "grad-cam@0")
+        values = run.array("0001", "grad-cam@0", "values")
+    copy = {**one, "role": "runner-up", "target": {"index": 1, "label": "dog", "probability": 0.1}, "together": 2}
+    with Run.create(small_run, json.loads((small_run / "run.json").read_text())["plan"], {}) as run:
+        run.put("0001", "grad-cam@1", copy, {"values": 4 * values})
+        run.put("0001", "lime@0", {**one, "method": "lime", "sign": "signed", "notes": []}, {"values": -values})
+    with Run.open(small_run) as run:
+        page = Page(render(run))
+    alts = [each["alt"] for each in page.all("img")]
+    assert f"Grad-CAM for {LABEL} rather than dog: strongest in the upper left" in alts
+    words = page.text.replace("\u00a0", " ")
+    assert "(the predicted class, 90.0 %) and dog (the runner-up, 10.0 %)" in words
+    stack = np.concatenate([values, 4 * values]).clip(min=0)
+    scale = f"{np.quantile(stack, 0.999):.3g}"  # of both classes, and the difference is shown on it too
+    assert f"0 {scale} {LABEL}" in words
+    assert f"0 {scale} dog" in words
+    assert f"±{scale} difference" in words
+    assert "Do the methods agree on" in words
+    assert "Where the last feature maps respond" in words
+    assert "What happens when parts are hidden" in words
+    # one bright cell against one that is dark there: positive parts of lime's map are zero everywhere
+    assert "constant, so that its order is not defined" in words or "disagree here" in words
+    (matrix, *_) = [each for each in page.all("table") if each.get("class") == "matrix"]
+    assert matrix
+    numbers = [each for each in page.words if re.fullmatch(r"−?[01]\.\d\d", each.strip())]
+    assert numbers.count("1.00") >= 2

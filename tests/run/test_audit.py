@@ -19,15 +19,17 @@ from seewhy.attack import FGSM
 from seewhy.classifier import Classifier
 from seewhy.engine import Engine
 from seewhy.errors import DataError, InputError, RunError, SpecError
-from seewhy.explain import GradCAM, Gradient
+from seewhy.explain import Explainer, Gradient
 from seewhy.explain.base import flatten
 from seewhy.lens.capture import capture
-from seewhy.method import parse
+from seewhy.method import parse, registry
 from seewhy.run import MODEL, Plan, Run, audit, key_of, summary
-from seewhy.run.audit import rank_correlation
-from seewhy.run.plan import DEMONSTRATION, Pace, gather
+from seewhy.run.plan import DEMONSTRATION, REPRESENTATIVE, Pace, _looks, gather, shared
 
 ATTACK = "fgsm:eps=4/255+32/255+1.0"
+
+#: methods of each kind, two of which answer for several classes at once
+METHODS = ("gradient", "grad-cam", "guided-backprop", "smoothgrad:samples=3", "lime:count=8,samples=64", "deep-shap")
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +55,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(net: Classifier, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A whole audit with every default method, a class asked for, and progress watched."""
+    """A whole audit with classes asked for, and progress watched."""
     told: list[tuple[float, float, str]] = []
     made = audit(
         net, [data], tmp_path_factory.mktemp("out") / "run", spec="spelled", classes=["elk", 4], budget=None,
+        methods=[*METHODS, "fgsm", "filters", *(method.spec for method in _looks(net, []) if method.name == "activations")],
         progress=lambda *words: told.append(words),
     )  # fmt: skip
     assert all(total == told[0][1] and 0 <= done <= total for done, total, _ in told)
@@ -75,13 +78,7 @@ def test_everything_there_is_was_done(run: Run) -> None:
     assert [result.step for result in run.results(MODEL)] == ["identity", "filters"]
     steps = {result.step for result in run.results("0001-a")}
     assert all(result.ok for row in run.images() for result in run.results(row.id))
-    explained = {
-        step.partition("@")[0].partition(":")[0] for step in steps if "@" in step and not step.startswith("after")
-    }
-    assert explained == {
-        *("gradient", "gradient-times-input", "smoothgrad", "integrated-gradients"),
-        *("deconvolution", "guided-backprop", "grad-cam"),
-    }
+    assert {step.partition("@")[0] for step in steps if "@" in step and not step.startswith("after")} == set(METHODS)
     assert {"predict", "fgsm"} <= steps
     assert not run.results("0002-b")
     assert run.plan["left_out"] == []
@@ -103,17 +100,27 @@ def test_predictions_and_roles(run: Run, net: Classifier, data: Path) -> None:
             for each in run.results(image)
             if each.step.startswith("gradient@")
         }
-        assert roles == {4: "asked", truth: "true", int(order[0]): "predicted"}
+        expected = {4: "asked", truth: "true", int(order[1]): "runner-up", int(order[0]): "predicted"}
+        assert roles == expected
 
 
 def test_explanations_are_the_methods_own(run: Run, net: Classifier, data: Path) -> None:
     images = images_of(net, data)
-    for method in (Gradient(), GradCAM()):
-        found = method(net, images, target=4)
+    classes = [each.record["target"]["index"] for each in run.results("0001-a") if each.step.startswith("gradient@")]
+    assert len(classes) >= 3
+    for method in map(parse, METHODS):
+        assert isinstance(method, Explainer)
+        together = method.each(net, images, classes)
+        found = together[classes.index(4)] if shared(method) else method(net, images, target=4)
         assert np.array_equal(run.array("0001-a", f"{method.spec}@4", "values"), found.values[0].numpy())
         record = run.record("0001-a", f"{method.spec}@4")
         assert (record["score"], record["layer"], record["sign"]) == (float(found.score[0]), found.layer, found.sign)
         assert record["cost"] == {"forward": found.cost.forward, "backward": found.cost.backward}
+        assert record["together"] == (len(classes) if shared(method) else 1)
+        assert all(run.record("0001-a", f"{method.spec}@{index}")["cost"] == record["cost"] for index in classes)
+        if found.standard_error is not None:
+            kept = run.array("0001-a", f"{method.spec}@4", "standard_error")
+            assert np.array_equal(kept, found.standard_error[0].numpy())
 
 
 def test_the_attack_and_what_comes_after(run: Run, net: Classifier, data: Path) -> None:
@@ -341,43 +348,64 @@ def test_a_budget_leaves_out_what_is_dear(net: Classifier, tmp_path: Path, monke
         words: dict[str, Any] = {"sources": [tmp_path], "spec": "", "classes": [], "methods": [], "limit": None}
         said = planning.asked(net, material, **words, budget=budget)
         planned[name] = planning.make(net, material, said, [], None if budget is None else Pace(seconds, 2 * seconds))
-    assert (len(planned["full"].images), planned["full"].left_out) == (30, ())
+    every = set(registry("explain"))
+    refused = {each.partition(":")[0] for each in planned["full"].left_out}
+    assert len(planned["full"].images) == 30
+    assert {method.name for method in planned["full"].explain} == every - refused
     assert len(planned["fast"].images) == 24
-    assert planned["fast"].left_out == ("24 of 30 images were taken by chance (seed 0); --limit or --full for more",)
-    assert {method.name for method in planned["fast"].explain} == {method.name for method in planned["full"].explain}
+    chosen = {method.name for method in planned["fast"].explain}
+    assert chosen == (set(REPRESENTATIVE) & every) - refused
+    others = next(
+        each for each in planned["fast"].left_out if each.startswith("methods of families that others stand for")
+    )
+    assert all(name in others for name in every - set(REPRESENTATIVE))
+    assert planned["fast"].left_out[-1] == "24 of 30 images were taken by chance (seed 0); --limit or --full for more"
     assert len(planned["slow"].images) < 24
     assert len(planned["slower"].images) == 4
-    assert {method.name for method in planned["slower"].explain} == {
-        *("gradient", "gradient-times-input", "deconvolution", "guided-backprop", "grad-cam")
-    }
+    assert all(sum(method.passes) <= 3 for method in planned["slower"].explain)
     assert any("integrated-gradients would take about" in each for each in planned["slower"].left_out)
     assert "even the cheap methods take about" in planned["slower"].notes[0]
 
 
+class Odd(Spelled):
+    """A network with an operation that no lens for relevance or backward rules knows."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(torch.special.erfcx(x))
+
+
+def test_what_refuses_the_network_is_left_out_with_its_sentence(data: Path) -> None:
+    from seewhy.run import plan as planning
+
+    net = classifier(Odd("in-place"))
+    material = planning.gather([data], net.labels)
+    words: dict[str, Any] = {"sources": [data], "spec": "", "classes": [], "methods": [], "limit": None}
+    plan = planning.make(net, material, planning.asked(net, material, **words, budget=None), [], None)
+    assert "deep-shap" not in {method.name for method in plan.explain}
+    assert any(each.startswith("deep-shap: ") and "erfcx" in each for each in plan.left_out)
+    assert "gradient" in {method.name for method in plan.explain}
+
+
 def test_dear_methods_come_with_fewer_steps_where_that_fits(net: Classifier) -> None:
-    from seewhy.run.plan import OVERHEAD, _affordable
+    from seewhy.run.plan import _affordable
 
     speed = Pace(1.0, 2.0)
-    methods = [parse("smoothgrad"), parse("integrated-gradients")]
-    chosen, told = _affordable(methods, 1, 51 + OVERHEAD + 2 + 2 * 81 + OVERHEAD, speed)
-    assert [method.spec for method in chosen] == ["smoothgrad", "integrated-gradients:steps=81"]
-    assert told == ["integrated-gradients:steps=81 runs instead of integrated-gradients, to stay within the budget"]
+    smooth, path = parse("smoothgrad"), parse("integrated-gradients")
+    third = parse(f"integrated-gradients:steps={path.steps // 3}")  # type: ignore[attr-defined]
+    chosen, told = _affordable([smooth, path], speed.cost, speed.cost(smooth) + speed.cost(third) + 1e-6)
+    assert chosen == [smooth, third]
+    assert told == [f"{third.spec} runs instead of integrated-gradients, to stay within the budget"]
+    few = parse("smoothgrad:samples=8")
+    chosen, told = _affordable([smooth, path], speed.cost, speed.cost(few) + 1e-6)  # as many methods as possible first
+    assert chosen == [few]
+    assert told[0].startswith("integrated-gradients would take about")
+    assert told[1] == "smoothgrad:samples=8 runs instead of smoothgrad, to stay within the budget"
 
 
 def test_a_users_batch_size_is_kept(data: Path, tmp_path: Path) -> None:
     net = classifier(Spelled("in-place"), engine=Engine(batch=3))
     with audit(net, [data / "ant" / "a.png"], tmp_path / "run", methods=["gradient"], budget=None) as run:
         assert run.plan["batch"] == 3
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_rank_correlation_is_spearmans(seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    a = draw.integers(0, 6, 200).astype(np.float32)  # many ties
-    b = a + draw.normal(0, 3, 200).astype(np.float32).round()
-    found = rank_correlation(torch.from_numpy(a), torch.from_numpy(b))
-    assert found == pytest.approx(scipy.stats.spearmanr(a, b).statistic, abs=1e-9)
-    assert rank_correlation(torch.from_numpy(a), torch.zeros(200)) is None
 
 
 def test_keys_are_folders_that_no_two_steps_share() -> None:

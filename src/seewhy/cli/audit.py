@@ -26,7 +26,7 @@ from seewhy.units import duration, pixels, seconds
 @click.argument("images", nargs=-1)
 @with_model
 @click.option("--out", default="seewhy-audit", show_default=True, metavar="DIR", help="The run's directory.")
-@click.option("--budget", default="5m", show_default=True, metavar="TIME", help="Choose what fits into this time.")
+@click.option("--budget", default="2m", show_default=True, metavar="TIME", help="Choose what fits into this time.")
 @click.option("--full", is_flag=True, help="Leave nothing out, however long it takes.")
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Explain this class too, by name or index.")
 @click.option("--method", "specs", multiple=True, metavar="SPEC", help="These methods only [default: all that fit].")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 )
 @click.argument("name", required=False)
 def methods(name: str | None) -> None:
-    """List the methods, or tell everything about one: formula, options, cost, source."""
+    """List the methods, or tell everything about one: formula, options, units, cost, limits, source."""
     spoken = shell()
     from seewhy.method import registry
 
@@ -45,15 +43,18 @@ def methods(name: str | None) -> None:
     told = _method(known[wanted])
 
     def show() -> None:
-        click.echo(f"{told['name']}  ({told['room']})\n\n{told['about']}\n")
-        for word in ("shows", "reading", "source"):
-            if told[word]:
-                click.echo(f"{word}: {told[word]}")
+        click.echo(f"{told['name']}  ({told['room']}): {told['shows']}\n{told['reading']}\n")
+        for paragraph in (told["formula"], *told["about"]):
+            click.echo(click.wrap_text(paragraph, width=100) + "\n")
+        for part, said in told["parts"].items():
+            click.echo(click.wrap_text(f"{part}: {said}", width=100, subsequent_indent="    "))
         click.echo()
         if told["options"]:
             spoken.table(("option", "takes", "default"), [tuple(option.values()) for option in told["options"]])
         else:
             click.echo("It has no options.")
+        if told["example"]:
+            click.echo(f"\n{told['example']}")
 
     spoken.answer(told, show)
 
@@ -234,18 +235,21 @@ def _share(text: str) -> float:
 
 
 def _method(cls: type[Method]) -> dict[str, Any]:
-    from seewhy.method import options
+    from seewhy.report.pages import page
 
-    text = inspect.cleandoc(cls.__doc__ or "")
+    told = page(cls)
     return {
-        "name": cls.name,
-        "room": cls.room,
-        "about": re.sub(r"\n*>>>.*", "", text, flags=re.DOTALL),
-        "shows": cls.shows,
-        "reading": cls.reading,
+        "name": told.name,
+        "room": told.room,
+        "shows": told.shows,
+        "reading": told.reading,
+        "formula": told.formula,
+        "about": told.about,
+        "parts": dict(told.parts),
         "source": cls.source,
+        "example": told.example,
         "bears_bf16": cls.bears_bf16,
-        "options": [option._asdict() for option in options(cls)],
+        "options": [option._asdict() for option in told.options],
     }
 
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from seewhy.classifier import Classifier, Target
 from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter
-from seewhy.errors import InputError, NothingToExplain
+from seewhy.errors import InputError, NothingToExplain, SpecError
+from seewhy.explain.baseline import blurred
 from seewhy.method import Method
 from seewhy.result import save, shown
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import os
 
     from matplotlib.figure import Figure
+    from PIL.Image import Image as Picture
 
 Sign = Literal["absolute", "positive", "signed"]
 
@@ -78,6 +80,23 @@ def flatten(values: Tensor, sign: Sign) -> Tensor:
     return summed.clamp_min(0) if sign == "positive" else summed
 
 
+def smallest_region(maps: Tensor, share: float) -> Tensor:
+    """The fewest pixels of each of `maps` (N, h, w) that hold `share` of the sum of its positive values; none where that is 0.
+
+    >>> smallest_region(torch.tensor([[[4.0, 1.0], [-9.0, 3.0]]]), 0.5)
+    tensor([[[ True, False],
+             [False, False]]])
+    """
+    flat = maps.flatten(1).clamp_min(0).double()
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    held = flat.gather(1, order).cumsum(1)
+    total = held[:, -1:]
+    before = torch.cat([torch.zeros_like(total), held[:, :-1]], 1)
+    # what is needed is less than what is missing by rounding alone
+    needed = (before < share * total * (1 - 1e-12)) & (total > 0)
+    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, order, needed).reshape(maps.shape)
+
+
 @dataclass(frozen=True)
 class Attribution:
     """An explanation of a batch: signed values for each pixel or map position, and what they are about.
@@ -103,22 +122,79 @@ class Attribution:
     def __len__(self) -> int:
         return len(self.values)
 
-    def heatmap(self, sign: Sign | None = None, size: tuple[int, int] | None = None) -> Tensor:
+    def heatmap(self, sign: Sign | None = None, size: tuple[int, int] | None = None, smooth: float = 0.0) -> Tensor:
         """One map (N, H, W) an image: channels added up, then signed, positive part or absolute value; `size` or the input's.
 
-        Not scaled: the numbers are the method's own. A smaller map is enlarged bilinearly.
+        Not scaled: the numbers are the method's own. A smaller map is enlarged bilinearly, so that its values, not its sum,
+        stay. `smooth` lays a Gaussian of that deviation, in pixels of the result, over it at the end, the border being
+        repeated: away from the border the sum stays, a constant map stays as it is, and nothing becomes negative.
         """
+        if not 0 <= smooth < float("inf"):
+            raise SpecError(f"expected smooth ≥ 0, the deviation of a Gaussian in pixels, got {smooth}")
         values = flatten(self.values, sign or self.sign)
         wanted = size or (self.images.shape[2], self.images.shape[3])
-        if tuple(values.shape[1:]) == tuple(wanted):
-            return values
-        return F.interpolate(values[:, None], size=wanted, mode="bilinear", align_corners=False)[:, 0]
+        if tuple(values.shape[1:]) != tuple(wanted):
+            values = F.interpolate(values[:, None], size=wanted, mode="bilinear", align_corners=False)[:, 0]
+        return blurred(values[:, None], smooth)[:, 0] if smooth else values
 
-    def plot(self, index: int | None = None) -> Figure:
-        """The maps over the photographs, one row an image (or only image `index`), each on its own scale, which is said."""
+    def on_photo(self, index: int = 0, sign: Sign | None = None, smooth: float = 0.0) -> Tensor:
+        """The map of one image laid over the original photograph: (H, W) of its pixels, NaN where the model did not look.
+
+        `smooth` is in pixels of the model's input. An image whose geometry is not known is its own photograph.
+        """
+        (at,) = self._chosen(index)
+        values, geometry = self.heatmap(sign, smooth=smooth)[at], self.images.geometry[at]
+        return values if geometry is None else geometry.project(values)
+
+    def region(self, share: float = 0.5, smooth: float = 0.0) -> Tensor:
+        """The smallest region (N, H, W) of the input whose pixels hold `share` of what speaks for the class.
+
+        That is of the positive part's sum; empty where nothing is positive. Of equal pixels the first in reading order count.
+        """
+        if not 0 < share <= 1:
+            raise SpecError(f"expected a share of the positive values in (0, 1], such as 0.5, got {share}")
+        return smallest_region(self.heatmap("positive", smooth=smooth), share)
+
+    def over(
+        self,
+        photo: Picture | str | os.PathLike[str],
+        index: int = 0,
+        *,
+        sign: Sign | None = None,
+        smooth: float = 0.0,
+        contour: float | None = None,
+    ) -> Picture:
+        """The whole original photograph, at its own size, with the map over it; what the model did not see is darkened.
+
+        `photo` is its file, or the picture itself, upright. `contour` outlines the region that holds this share of the
+        positive values, see `region`. Raises `InputError` where the photograph has another size than the one explained.
+        """
+        from seewhy.report.figures import over_photo
+
+        (at,) = self._chosen(index)
+        return over_photo(self, photo, at, sign or self.sign, smooth, contour)
+
+    def plot(
+        self,
+        index: int | None = None,
+        *,
+        sign: Sign | None = None,
+        smooth: float = 0.0,
+        contour: float | None = None,
+    ) -> Figure:
+        """The maps over the photographs, one row an image (or only image `index`), each on its own scale, which is said.
+
+        `sign` and `smooth` as in `heatmap`; `contour` outlines the region that holds this share of the positive values.
+        """
         from seewhy.report.figures import explanation
 
-        return explanation(self, range(len(self)) if index is None else [index])
+        chosen = range(len(self)) if index is None else self._chosen(index)
+        return explanation(self, chosen, sign or self.sign, smooth, contour)
+
+    def _chosen(self, index: int) -> list[int]:
+        if not -len(self) <= index < len(self):
+            raise InputError(f"expected an image from 0 to {len(self) - 1}, got {index}")
+        return [index % len(self)]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one open file, see `seewhy.result.save`."""

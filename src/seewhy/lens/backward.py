@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -123,11 +122,14 @@ class Backward(Lens):
 
     def _mark(self, result: Any) -> None:
         self._masked = True
+        self._ignored.clear()
         for tensor in ops.tensors(result):
             self._masks[tensor] = True
 
     def _rectify(self, call: Call) -> Tensor:
         tensor: Tensor = next(tensor for tensor in call.tensors() if tensor.requires_grad)
+        # overwriting a view is done on a copy and copied back, so that the rule also holds where the answer is ignored
+        source = tensor.clone() if call.in_place and tensor._is_view() else tensor
 
         def run(given: Tensor) -> Tensor:
             args = tuple(given if arg is tensor else arg for arg in call.args)
@@ -135,71 +137,32 @@ class Backward(Lens):
             value: Tensor = call.func(*args, **kwargs)
             return value
 
-        in_place = call.in_place
-        bounds = _bounds(call)
-        if (self.rule == "deconvolution" or bounds) and not (in_place and tensor._is_view()):
-            chosen = bounds if self.rule == "guided" else None
-            fused: Tensor = _Rectifier.apply(tensor, run, in_place, chosen)  # type: ignore[no-untyped-call]
-            return fused
-        # overwriting is done on a copy and copied back, so that the rule also holds where the answer is ignored
-        source = tensor.clone() if in_place else tensor
         if self.rule == "guided":
-            result: Tensor = _Positive.apply(run(source))  # type: ignore[no-untyped-call]
+            result: Tensor = run(source)
+            if result.grad_fn is not None:
+                result.grad_fn.register_prehook(
+                    _keep_positive
+                )  # on its own node: no other one, and nothing more is kept
         else:
-            result = _Rectifier.apply(source, run, in_place, None)  # type: ignore[no-untyped-call]
-        return tensor.copy_(result) if in_place else result
+            result = _Deconvolved.apply(source, run, call.in_place)  # type: ignore[no-untyped-call]
+        return result if source is tensor else tensor.copy_(result)
 
 
-def _bounds(call: Call) -> tuple[float, float] | None:
-    """Between which values a rectifier is the identity, being flat outside; None if it is of another form."""
-    if call.op == "relu":
-        return 0.0, math.inf
-    if call.op == "relu6":
-        return 0.0, 6.0
-    if call.op == "hardtanh":
-        return float(call.arguments["min_val"]), float(call.arguments["max_val"])
-    return None
+def _keep_positive(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    # not in place: a sum hands one gradient to both its branches
+    return tuple(None if each is None else each.clamp_min(0) for each in gradients)
 
 
-class _Positive(torch.autograd.Function):
-    """The identity, whose backward pass keeps what is positive."""
+class _Deconvolved(torch.autograd.Function):
+    """A rectifier, in place where the network is, whose backward pass keeps what is positive."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.clamp_min(0)
-
-
-class _Rectifier(torch.autograd.Function):
-    """A rectifier whose backward pass keeps what is positive, and with `bounds` only where it is the identity.
-
-    One node in place of two, and in place where the network is: so the rule costs what the plain gradient costs.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, source: Tensor, run: Callable[[Tensor], Tensor], in_place: bool, bounds: tuple[float, float] | None
-    ) -> Tensor:
+    def forward(ctx: Any, source: Tensor, run: Callable[[Tensor], Tensor], in_place: bool) -> Tensor:
         value = run(source)
         if in_place:
             ctx.mark_dirty(source)
-        ctx.bounds = bounds
-        if bounds:
-            # as autograd itself keeps them, so that what a network may overwrite is the same
-            ctx.save_for_backward(value if in_place or bounds[1] == math.inf else source)
         return value
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        if not ctx.bounds:
-            return gradient.clamp_min(0), None, None, None
-        (kept,) = ctx.saved_tensors
-        low, high = ctx.bounds
-        if high == math.inf:
-            passed = torch.ops.aten.threshold_backward(gradient, kept, low)
-        else:
-            passed = torch.ops.aten.hardtanh_backward(gradient, kept, low, high)
-        return passed.clamp_min_(0), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient.clamp_min(0), None, None

@@ -201,7 +201,10 @@ class Capture(Lens):
             return call.run()
         elsewhere = None if place in self._viewed or target._is_view() else call.elsewhere()
         if elsewhere is not None:
-            target.data = elsewhere().to(target.dtype)  # in place, the type stays
+            made = elsewhere().to(target.dtype)  # in place, the type stays
+            if made.untyped_storage().data_ptr() == place:  # nothing was written: dropout, evaluating
+                self._storages[place] = list(kept)
+            target.data = made
             return target
         copies: dict[object, Tensor] = {}  # one layer often goes by several addresses
         for address in kept:
@@ -273,9 +276,12 @@ class Cut:
         if not isinstance(result, Tensor):
             raise LayerError(f"{self.layer} answers {type(result).__name__}, not one tensor; choose a layer inside it")
         torch.set_grad_enabled(True)
-        if result._is_view():  # a view made without gradients cannot be written to; whoever uses it uses this answer
-            self.leaf = result.detach().requires_grad_()
-            return self.leaf.clone()
-        # written back, because the network may go on with the tensor that it gave, and ignore this answer
-        self.leaf = result.detach().clone().requires_grad_()
-        return result.copy_(self.leaf)
+        with torch._C.DisableTorchFunction():  # cutting is not the network's, should another lens look on
+            if (
+                result._is_view()
+            ):  # a view made without gradients cannot be written to; whoever uses it uses this answer
+                self.leaf = result.detach().requires_grad_()
+                return self.leaf.clone()
+            # written back, because the network may go on with the tensor that it gave, and ignore this answer
+            self.leaf = result.detach().clone().requires_grad_()
+            return result.copy_(self.leaf)

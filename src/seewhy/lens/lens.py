@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable
-from functools import cached_property
 from types import FrameType
 from typing import Any, Literal
 
@@ -20,6 +18,9 @@ from torch.utils.hooks import RemovableHandle
 from seewhy.errors import UnknownOperation
 from seewhy.lens import ops
 from seewhy.lens.ops import Call, Spelling
+
+#: what modules ask of tensors most
+_QUERIES = (Tensor.dim, Tensor.size, Tensor.shape.__get__, Tensor.ndim.__get__, Tensor.dtype.__get__)  # type: ignore[attr-defined]
 
 
 class Lens(TorchFunctionMode, ABC):
@@ -39,8 +40,10 @@ class Lens(TorchFunctionMode, ABC):
         self._module = module  # kept alive, so that no other module gets its identity
         self._stack: list[str] = []
         self._handles: tuple[RemovableHandle, ...] = ()
-        self._calls: Counter[str] = Counter()
+        self._calls: dict[str, int] = {}
         self._index = 0
+        self._paths: dict[int, str] = {}
+        self._ignored: set[Any] = set(_QUERIES)  # and functions that `ignores` lets pass
 
     @abstractmethod
     def operation(self, call: Call) -> Any:
@@ -52,6 +55,8 @@ class Lens(TorchFunctionMode, ABC):
         Where it makes a map of a map, the lens has no rule for it and raises `UnknownOperation`.
         """
         result = func(*args, **kwargs)
+        if not isinstance(result, Tensor | tuple | list | dict):
+            return result
         if any(map(Tensor.is_floating_point, ops.tensors(result))):
             name = ops.named(func)
             if name not in ops.CONSTANTS and self.follows(args, kwargs):
@@ -63,7 +68,10 @@ class Lens(TorchFunctionMode, ABC):
         return False
 
     def ignores(self, spelling: Spelling) -> bool:
-        """Whether an operation may pass unseen, where its address is not needed: the quick way past."""
+        """Whether an operation may pass unseen, where its address is not needed: the quick way past.
+
+        Asked once a function; a lens that changes its mind clears `_ignored`.
+        """
         return False
 
     def entered(self, inputs: tuple[Any, ...]) -> None:
@@ -85,15 +93,25 @@ class Lens(TorchFunctionMode, ABC):
 
     # The machinery
 
-    @cached_property
-    def _paths(self) -> dict[int, str]:
-        return {id(child): path for path, child in self._module.named_modules()}
+    def _walk(self) -> dict[int, str]:
+        found: dict[int, str] = {}
+        pending = [("", self._module)]
+        while pending:  # in the order of named_modules(), at a fifth of its time
+            path, module = pending.pop()
+            if id(module) not in found:
+                found[id(module)] = path
+                prefix = path and path + "."
+                pending += [
+                    (prefix + name, child) for name, child in reversed(module._modules.items()) if child is not None
+                ]
+        return found
 
     def _calling(self) -> str:
         """The path of the innermost module that is running, from the stack of calls."""
+        paths = self._paths or self._walk()
         frame: FrameType | None = sys._getframe()
         while frame is not None:
-            path = self._paths.get(id(frame.f_locals.get("self")))
+            path = paths.get(id(frame.f_locals.get("self")))
             if path is not None:
                 return path
             frame = frame.f_back
@@ -101,6 +119,8 @@ class Lens(TorchFunctionMode, ABC):
 
     def __enter__(self) -> Lens:
         self._thread = threading.get_ident()
+        if self.needs != "neither":
+            self._paths = self._walk()
         if self.needs == "operations":
             self._handles = (
                 hooks.register_module_forward_pre_hook(self._entered),
@@ -135,11 +155,12 @@ class Lens(TorchFunctionMode, ABC):
 
     def _answered(self, module: nn.Module, _: Any, result: Any) -> Any:
         path = self._paths.get(id(module))
-        return None if path is None or threading.get_ident() != self._thread else self._told(path, result)
+        if path is None or threading.get_ident() != self._thread:
+            return None
+        return self._told(path, result)
 
     def _told(self, path: str, result: Any) -> Any:
-        self._calls[path] += 1
-        again = self._calls[path]
+        self._calls[path] = again = self._calls.get(path, 0) + 1
         with torch._C.DisableTorchFunction():
             return self.output(path if again == 1 else f"{path}@{again}", result)
 
@@ -147,17 +168,20 @@ class Lens(TorchFunctionMode, ABC):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in self._ignored:
+            return func(*args, **kwargs)
         spelling = ops.spelling(func)
         if spelling is None:
             return self.other(func, args, kwargs)
         if self.needs != "operations":
-            return (
-                func(*args, **kwargs) if self.ignores(spelling) else self.operation(Call(spelling, func, args, kwargs))
-            )
+            if self.ignores(spelling):
+                self._ignored.add(func)
+                return func(*args, **kwargs)
+            return self.operation(Call(spelling, func, args, kwargs))
         path = self._stack[-1] if self._stack else ""
         address = f"{path}:{spelling.op}"
-        self._calls[address] += 1
-        if self._calls[address] > 1:
-            address += f".{self._calls[address]}"
+        self._calls[address] = again = self._calls.get(address, 0) + 1
+        if again > 1:
+            address += f".{again}"
         self._index += 1
         return self.operation(Call(spelling, func, args, kwargs, path, address, self._index - 1))

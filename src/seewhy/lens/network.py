@@ -7,16 +7,21 @@ from dataclasses import dataclass
 
 from seewhy.classifier import Classifier
 from seewhy.errors import SeewhyError
-from seewhy.lens import backward, ops, receptive
+from seewhy.lens import backward, ops, receptive, relevance, rescale
 from seewhy.lens.cost import OperationCost, cost
 
 #: For each lens, whether it knows what to do with an operation. A lens is added here, in one line.
 LENSES: dict[str, Callable[[OperationCost], bool]] = {
     # whatever is not a rectifier has its ordinary gradient; in a comparison a rectifier may hide
     "backward": lambda each: each.op in backward.RULES or (each.op not in ops.COMPARISONS and not _makes_map(each)),
+    "rescale": lambda each: each.op in rescale.RULES or (each.op not in ops.COMPARISONS and not _makes_map(each)),
+    # refused only where relevance comes there
+    "relevance": lambda each: each.op in relevance.RULES or each.op in ops.COMPARISONS or not _makes_map(each),
     "receptive field": lambda each: (
         each.op in receptive.RULES or each.op in ops.COMPARISONS or (not each.kind and not _makes_map(each))
     ),
+    # what has no rule is computed in full, but for what is written into a part of a map
+    "incremental": lambda each: each.op not in ("setitem", "copy") and bool(each.kind or not each.in_place),
     "cost": lambda each: each.op in ops.VOCABULARY or each.op in ops.COMPARISONS or not _makes_map(each),
 }
 

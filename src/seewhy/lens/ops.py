@@ -280,13 +280,14 @@ class Spelling:
         """Whether an argument says if it works in place."""
         return any(name == "inplace" for name, _ in self.parameters)
 
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.parameters)
+
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by their names in the vocabulary, defaults filled in."""
-        bound: dict[str, Any] = dict(self.fixed)
-        for position, (name, default) in enumerate(self.parameters):
-            if position < len(args):
-                bound[name] = args[position]
-                continue
+        bound: dict[str, Any] = {**dict(self.fixed), **dict(zip(self._names, args, strict=False))}
+        for name, default in self.parameters[len(args) :]:
             given = [kwargs[each] for each in (name, *_SYNONYMS.get(name, ())) if each in kwargs]
             if given or default is not _Required:
                 bound[name] = given[0] if given else default

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
 from seewhy import units
 from seewhy.errors import RunError
+from seewhy.explain.compare import DISAGREE, GRID, correlated, disagreement
 from seewhy.method import registry
 from seewhy.report import charts, pictures, words
 from seewhy.report.pictures import Array
@@ -31,6 +35,9 @@ FULL = 12
 _MAP, _PAIR, _PHOTO, _THUMB, _TILE = 448, 300, 800, 96, 112
 
 _CHANNELS = 8
+
+#: pairs of methods that disagree of which each gets a sentence
+_WARNINGS = 3
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,8 @@ class Shown:
 class Explained:
     """One explanation over its photograph, with its scale and what is known of it."""
 
-    spec: str
     title: str
+    caption: str
     picture: Shown
     sign: str
     scale: str
@@ -57,13 +64,45 @@ class Explained:
 
 
 @dataclass(frozen=True)
-class Group:
-    """The explanations of one class."""
+class Line:
+    """One method's maps of all classes side by side, on one scale, with what it shows and what it took."""
+
+    title: str
+    spec: str
+    shows: str
+    facts: tuple[str, ...]
+    maps: tuple[Explained, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A class that was explained."""
 
     label: str
     probability: str
     role: str
-    maps: tuple[Explained, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """How far methods agree: a row a method, each cell a number and the colours of its ground and its ink."""
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[tuple[str, str, str], ...], ...]
+    grid: int
+    label: str
+    summary: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Why:
+    """Why this decision: the classes, the methods in their families, and how far they agree."""
+
+    classes: tuple[Asked, ...]
+    families: tuple[tuple[str, tuple[Line, ...]], ...]
+    agreement: Matrix | None
 
 
 @dataclass(frozen=True)
@@ -118,7 +157,7 @@ class Photo:
     top: tuple[tuple[str, str, float], ...] = ()
     truth: str = ""
     right: bool | None = None
-    groups: tuple[Group, ...] = ()
+    why: Why | None = None
     attacks: tuple[Attacked, ...] = ()
     moved: tuple[Moved, ...] = ()
     layers: tuple[Layer, ...] = ()
@@ -268,50 +307,125 @@ class _Page:
             crop=_crop(image.record, box is not None),
             credit=str(image.record.get("credit") or ""),
             notes=tuple(image.record.get("notes", ())),
-            groups=self.groups(rows, base),
+            why=self.why(rows, base),
             attacks=tuple(self.attacked(image, row, seen, anchor) for row in attacks),
             moved=self.moved(rows, base, _judged(self.run, rows)),
             layers=tuple(self.layer(row) for row in rows if "channels" in row.record and "zero" in row.record),
             failed=tuple((row.step, row.error or "") for row in self.rows[image.id] if not row.ok),
         )
 
-    def groups(self, rows: Sequence[Result], base: Image.Image) -> tuple[Group, ...]:
-        explained = [row for row in rows if _explains(row) and not row.step.startswith("after ")]
-        order = {"predicted": 0, "true": 1, "asked": 2}
-        classes: dict[int, list[Result]] = {}
-        for row in sorted(explained, key=lambda row: order.get(row.record["role"], 3)):
-            classes.setdefault(row.record["target"]["index"], []).append(row)
-        return tuple(
-            Group(
-                found[0].record["target"]["label"],
-                words.percent(found[0].record["target"]["probability"]),
-                words.role(found[0].record["role"]),
-                tuple(self.explained(row, base) for row in found),
-            )
-            for found in classes.values()
+    def why(self, rows: Sequence[Result], base: Image.Image) -> Why | None:
+        """Every explanation of a photograph: a line a method, with the difference of the first class and the runner-up."""
+        by_method: dict[str, dict[int, Result]] = {}
+        classes: dict[int, dict[str, Any]] = {}
+        for row in rows:
+            if _explains(row) and not row.step.startswith("after "):
+                target = row.record["target"]
+                by_method.setdefault(row.record["method"], {})[target["index"]] = row
+                classes.setdefault(target["index"], {**target, "role": row.record["role"]})
+        if not classes:
+            return None
+        order = sorted(classes, key=lambda index: words.place(classes[index]["role"]))
+        families: dict[str, list[Line]] = {}
+        for spec in sorted(by_method, key=words.rank):
+            found = by_method[spec]
+            families.setdefault(words.family(spec), []).append(self.line([found[i] for i in order if i in found], base))
+        return Why(
+            tuple(
+                Asked(each["label"], words.percent(each["probability"]), words.role(each["role"]))
+                for each in (classes[index] for index in order)
+            ),
+            tuple((name, tuple(lines)) for name, lines in families.items()),
+            self.agreement(
+                [
+                    found[order[0]]
+                    for _, found in sorted(by_method.items(), key=lambda kv: words.rank(kv[0]))
+                    if order[0] in found
+                ]
+            ),
         )
 
-    def explained(self, row: Result, base: Image.Image) -> Explained:
+    def line(self, rows: Sequence[Result], base: Image.Image) -> Line:
+        """The maps of one method for several classes on one scale; behind the first two their difference."""
+        record = rows[0].record
+        values = [self.run.array(row.image, row.step, "values") for row in rows]
+        scale = pictures.robust_scale(np.stack([pictures.heat(each, record["sign"]) for each in values]))
+        maps = [self.explained(row, base, scale) for row in rows]
+        if len(rows) > 1 and rows[1].record["role"] == "runner-up" and values[0].shape == values[1].shape:
+            both = [row.record["target"]["label"] for row in rows[:2]]
+            difference = pictures.heat(values[0] - values[1], "signed")
+            laid = pictures.overlay(base, difference, "signed", scale)
+            alt = f"{words.title(record['method'])} for {both[0]} rather than {both[1]}: {pictures.where(difference)}"
+            shown = _shown(laid.picture, alt)
+            maps.insert(2, Explained("", "difference", shown, "signed", words.figure(scale), (), ()))
+        method = self.known.get(record["method"].partition(":")[0])
+        facts = [f"layer {record['layer']}"] if record.get("layer") else []
+        together = record.get("together", 1)
+        timing = self.run.timing(rows[0].image, rows[0].step)
+        took = [units.seconds(timing.seconds * together)] if timing is not None else []
+        cost = ", ".join([words.passes(record["cost"]["forward"], record["cost"]["backward"]), *took])
+        facts.append(
+            cost if len(rows) == 1 else f"{cost} for {'all classes together' if together > 1 else 'each class'}"
+        )
+        return Line(
+            words.title(record["method"]),
+            record["method"] if ":" in record["method"] else "",
+            method.shows if method else "",
+            tuple(facts),
+            tuple(maps),
+            _noted([each for each in maps if each.title]),
+        )
+
+    def agreement(self, rows: Sequence[Result]) -> Matrix | None:
+        """How far the methods' maps of one class agree."""
+        if len(rows) < 2:
+            return None
+        maps = [torch.from_numpy(self.run.array(row.image, row.step, "values")) for row in rows]
+        numbers = correlated(maps, [row.record["sign"] for row in rows])
+        specs = [row.record["method"] for row in rows]
+        titles = [words.title(spec) for spec in specs]
+        names = tuple(
+            title if titles.count(title) == 1 else f"{title} ({spec.partition(':')[2] or 'as usual'})"
+            for title, spec in zip(titles, specs, strict=True)
+        )
+        pairs = sorted(
+            (float(numbers[i, j]), names[i], names[j])
+            for i, j in combinations(range(len(names)), 2)
+            if numbers[i, j].isfinite()
+        )
+        low = [pair for pair in pairs if pair[0] < DISAGREE]
+        warnings = [disagreement(one, other, value) for value, one, other in low[:_WARNINGS]]
+        if len(low) > _WARNINGS:
+            warnings.append(f"{words.many(len(low) - _WARNINGS, 'more pair')} below {DISAGREE:g}")
+        constant = [name for name, value in zip(names, numbers.diagonal(), strict=True) if not value.isfinite()]
+        if constant:
+            warnings.append(f"constant, so that its order is not defined: {words.listed(constant)}")
+        middle = f", median {words.signed(median(value for value, _, _ in pairs))}" if pairs else ""
+        return Matrix(
+            names,
+            tuple(tuple(_cell(float(value)) for value in row) for row in numbers),
+            GRID,
+            rows[0].record["target"]["label"],
+            f"{len(low)} of {words.many(len(pairs), 'pair')} below {DISAGREE:g}{middle}",
+            tuple(warnings),
+        )
+
+    def explained(self, row: Result, base: Image.Image, scale: float | None = None) -> Explained:
         record = row.record
         values = pictures.heat(self.run.array(row.image, row.step, "values"), record["sign"])
-        laid = pictures.overlay(base, values, record["sign"])
+        laid = pictures.overlay(base, values, record["sign"], scale)
         named = words.title(record["method"])
-        facts = [f"layer {record['layer']}"] if record.get("layer") else []
-        facts += [words.measure(key, value) for key, value in record.get("measures", {}).items() if value is not None]
-        facts.append(words.passes(record["cost"]["forward"], record["cost"]["backward"]))
-        timing = self.run.timing(row.image, row.step)
-        if timing is not None:
-            facts.append(units.seconds(timing.seconds))
+        measured = [words.measure(key, value) for key, value in record.get("measures", {}).items() if value is not None]
         kind = {"signed": "for and against", "positive": "for", "absolute": "for"}[record["sign"]]
         after = "after the attack, " if row.step.startswith("after ") else ""
         alt = f"{named} {kind} {record['target']['label']}: {after}{pictures.where(values)}"
         return Explained(
-            record["method"],
             named,
+            record["target"]["label"],
             _shown(laid.picture, alt),
             "signed" if record["sign"] == "signed" else "positive",
             words.figure(laid.scale),
-            tuple(facts),
+            tuple(measured),
             tuple(record.get("notes", ())),
         )
 
@@ -603,6 +717,22 @@ class _Page:
 
 def _explains(row: Result) -> bool:
     return "target" in row.record and "sign" in row.record
+
+
+def _noted(maps: Sequence[Explained]) -> tuple[str, ...]:
+    """What is to be known of a method's maps: first what holds for all of them, then what holds for one class."""
+    every = [note for note in maps[0].notes if all(note in each.notes for each in maps)]
+    others = [f"{each.caption}: {note}" for each in maps for note in each.notes if note not in every]
+    return tuple(dict.fromkeys(note.replace("for 1 of 1 images ", "") for note in [*every, *others]))
+
+
+def _cell(value: float) -> tuple[str, str, str]:
+    """A correlation as it is written, on the colour of its size, in an ink that can be read there."""
+    if not math.isfinite(value):
+        return "–", "", ""
+    ground = np.rint(pictures.white_to(np.array(value), "signed")).astype(int)
+    ink = "#fff" if abs(value) > 0.6 else "#1b1d21"
+    return words.signed(value), f"#{bytes(ground.tolist()).hex()}", ink
 
 
 def _judged(run: Run, rows: Sequence[Result]) -> Image.Image | None:

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 Sign = Literal["absolute", "positive", "signed"]
 
 #: the share of a map's values that lie within its colour scale; what is beyond it has the strongest colour
-SHARE = 0.99
+SHARE = 0.999
 
 #: colours for values above and below zero, apart in every common kind of colour blindness
 ABOVE, BELOW = (255, 128, 14), (44, 160, 255)
@@ -31,6 +31,11 @@ GREY = (14, 150)
 # Anchors of "inferno" (van der Walt & Smith 2015, CC0), perceptually uniform from dark to light.
 _INFERNO = "000004160b39420a686a176e932667bc3754dd513af37819fca50af6d746fcffa4"
 _ANCHORS = np.frombuffer(bytes.fromhex(_INFERNO), dtype=np.uint8).reshape(-1, 3).astype(np.float32)
+
+# Anchors on white: single hues whose lightness falls evenly, orange and blue being apart in every kind of colour blindness.
+_ABOVE_WHITE = np.array([(255, 255, 255), (254, 217, 166), (247, 156, 74), (212, 92, 12), (127, 48, 4)], np.float32)
+_BELOW_WHITE = np.array([(255, 255, 255), (190, 219, 244), (107, 170, 222), (37, 109, 178), (8, 54, 107)], np.float32)
+_SEQUENTIAL = _ABOVE_WHITE
 
 _PLACES = (
     ("in the upper left", "at the top", "in the upper right"),
@@ -84,9 +89,52 @@ def ramp(strength: Array) -> Array:
     return np.stack([np.interp(strength, places, _ANCHORS[:, c]) for c in range(3)], -1).astype(np.float32)
 
 
-def overlay(photo: Image.Image, values: Array, sign: Sign) -> Overlay:
-    """Lay one map (h, w), enlarged bilinearly, over a photograph in grey; the map's own size of colour is `scale`."""
-    scale = robust_scale(values)
+def white_to(strength: Array, sign: Sign) -> Array:
+    """Colours (…, 3) in 0 to 255 of strengths in [−1, 1] on white, which is zero; even steps of lightness on both sides.
+
+    Signed maps go to orange above and to blue below; others through orange to a dark brown.
+    """
+    stops = _SEQUENTIAL if sign != "signed" else _ABOVE_WHITE
+    size = np.clip(strength if sign == "signed" else np.abs(strength), -1, 1)
+    up, down = _along(stops, np.maximum(size, 0)), _along(_BELOW_WHITE, np.maximum(-size, 0))
+    return np.where(size[..., None] >= 0, up, down)
+
+
+def _along(stops: Array, places: Array) -> Array:
+    at = np.linspace(0, 1, len(stops))
+    return np.stack([np.interp(places, at, stops[:, c]) for c in range(3)], -1).astype(np.float32)
+
+
+def on_white(values: Array, scale: float, sign: Sign, size: tuple[int, int]) -> Image.Image:
+    """One map (h, w) alone, enlarged bilinearly to a size (width, height): zero is white, `scale` the strongest colour."""
+    strength = resized(values / scale if scale else np.zeros_like(values), size)
+    return Image.fromarray(np.rint(white_to(strength, sign)).astype(np.uint8))
+
+
+def ringed(picture: Array, mask: Array) -> Array:
+    """A picture (h, w, 3) of 8 bits with the border of a region outlined: a white line inside, a black one around it."""
+    within = mask.copy()
+    for axis in (0, 1):
+        for step in (1, -1):
+            beside = np.roll(mask, step, axis)
+            edge = [slice(None), slice(None)]
+            edge[axis] = slice(0, 1) if step == 1 else slice(-1, None)
+            beside[tuple(edge)] = False  # a region ends at the picture's border
+            within &= beside
+    around = np.zeros_like(mask)
+    around[1:] |= mask[:-1]
+    around[:-1] |= mask[1:]
+    around[:, 1:] |= mask[:, :-1]
+    around[:, :-1] |= mask[:, 1:]
+    result = picture.copy()
+    result[around & ~mask] = 0
+    result[mask & ~within] = 255
+    return result
+
+
+def overlay(photo: Image.Image, values: Array, sign: Sign, scale: float | None = None) -> Overlay:
+    """Lay one map (h, w), enlarged bilinearly, over a photograph in grey; `scale` is the map's own unless it is given."""
+    scale = robust_scale(values) if scale is None else scale
     strength = resized(values / scale if scale else np.zeros_like(values), photo.size)
     rgb, opacity = colours(strength, sign)
     grey = GREY[0] + (GREY[1] - GREY[0]) / 255 * np.asarray(photo.convert("L"), dtype=np.float32)

@@ -9,13 +9,62 @@ from statistics import median
 #: a space at which no line breaks: between a number and its unit, a sign and its number
 NBSP = "\u00a0"
 
-_TITLES = {"fgsm": "FGSM", "grad-cam": "Grad-CAM", "smoothgrad": "SmoothGrad"}
+_TITLES = {
+    **{"fgsm": "FGSM", "smoothgrad": "SmoothGrad", "grad-cam": "Grad-CAM", "grad-cam++": "Grad-CAM++", "lrp": "LRP"},
+    **{"xgrad-cam": "XGrad-CAM", "hires-cam": "HiResCAM", "layer-cam": "LayerCAM", "eigen-cam": "Eigen-CAM"},
+    **{"score-cam": "Score-CAM", "ablation-cam": "Ablation-CAM", "guided-grad-cam": "Guided Grad-CAM", "rise": "RISE"},
+    **{"lime": "LIME", "shap": "SHAP", "shap-partition": "Partition SHAP", "deep-shap": "Deep SHAP"},
+    "deep-taylor": "Deep Taylor",
+}
 
+#: what a class is to its photograph, in the order in which they are shown
 _ROLES = {
     "predicted": "the predicted class",
-    "asked": "a class that was asked for",
+    "runner-up": "the runner-up",
     "true": "the true class",
+    "asked": "a class that was asked for",
 }
+
+#: what the explainers have in common, the families in the order in which they are shown, their members too
+_FAMILIES = {
+    "Where the last feature maps respond": (
+        *("grad-cam", "grad-cam++", "xgrad-cam", "hires-cam", "layer-cam", "eigen-cam", "score-cam", "ablation-cam"),
+    ),
+    "What happens when parts are hidden": ("occlusion", "rise", "lime", "shap", "shap-partition"),
+    "How the logit is shared out over the pixels": (
+        *("lrp", "deep-taylor", "deep-shap", "integrated-gradients", "expected-gradients", "gradient-times-input"),
+    ),
+    "How the logit changes with the pixels": ("gradient", "smoothgrad"),
+    "What the filters paint when run backwards": ("guided-backprop", "guided-grad-cam", "deconvolution"),
+}
+_OTHERS = "Other methods"
+
+
+def family(spec: str) -> str:
+    """What a method has in common with others, as a heading.
+
+    >>> family("lime:count=8"), family("mine")
+    ('What happens when parts are hidden', 'Other methods')
+    """
+    name = spec.partition(":")[0]
+    return next((title for title, members in _FAMILIES.items() if name in members), _OTHERS)
+
+
+def rank(spec: str) -> tuple[int, str]:
+    """The place of a method among the others, family by family."""
+    known = [name for members in _FAMILIES.values() for name in members]
+    name = spec.partition(":")[0]
+    return (known.index(name) if name in known else len(known), spec)
+
+
+def signed(value: float) -> str:
+    """A number of two digits after the point, with a true minus.
+
+    >>> signed(-0.123), signed(-0.001)
+    ('−0.12', '0.00')
+    """
+    text = f"{value:.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", "−")
 
 
 def title(spec: str) -> str:
@@ -81,8 +130,9 @@ def measure(name: str, value: float) -> str:
     """
     if not math.isfinite(value):
         return f"{name} {figure(value)}"
-    if "error" in name:
-        return f"{name} {100 * value:.2g}{NBSP}%"
+    if "error" in name or name.startswith("share "):
+        share = 100 * value
+        return f"{name} {share:.0f}{NBSP}%" if 99.5 <= abs(share) < 1e6 else f"{name} {share:.2g}{NBSP}%"
     if float(value).is_integer():
         return f"{int(value)} {name}"
     return f"{name} {figure(value)}"
@@ -122,6 +172,11 @@ def some(items: Sequence[str], most: int) -> str:
     'a, b and 1 more'
     """
     return listed(items) if len(items) <= most else f"{', '.join(items[:most])} and {len(items) - most} more"
+
+
+def place(role: str) -> int:
+    """Where a class of that role stands among the others."""
+    return list(_ROLES).index(role) if role in _ROLES else len(_ROLES)
 
 
 def role(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from seewhy.data.images import Images
 from seewhy.data.photo import prepared
 from seewhy.engine import Cost, Meter, out_of_memory
 from seewhy.errors import DataError, NothingToExplain, SeewhyError, SpecError
-from seewhy.explain.base import Explainer, flatten
+from seewhy.explain.base import Attribution, Explainer, flatten
+from seewhy.explain.compare import rank_correlations
 from seewhy.lens.capture import capture, trace
 from seewhy.look.activations import Activations
 from seewhy.look.filters import Filters
@@ -63,7 +64,7 @@ def audit(
     spec: str = "",
     classes: Sequence[int | str] = (),
     methods: Sequence[str] = (),
-    budget: float | None = 300.0,
+    budget: float | None = 120.0,
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Run:
@@ -143,6 +144,34 @@ def _pinned(net: Classifier, batch: int) -> Iterator[None]:
         net.engine = before
 
 
+class _Answers:
+    """A method's answers for the classes of one image; passes that serve all of them run when the first is wanted.
+
+    A run that was stopped between two classes runs them all again, so that what it keeps is the same to the bit. Where they
+    fail together each class is tried alone: one that fails takes no other with it.
+    """
+
+    def __init__(self, net: Classifier, method: Explainer, images: Images, classes: Sequence[int]) -> None:
+        self.net, self.method, self.images, self.classes = net, method, images, list(classes)
+        self.found: dict[int, Attribution] | None = None if planning.shared(method) else {}
+
+    def of(self, index: int) -> Attribution:
+        """The answer for a class; its cost counts the passes of all, and its share of their time."""
+        if self.found is None:
+            self.found = {}
+            with suppress(Exception):
+                together = self.method.each(self.net, self.images, self.classes)
+                self.found = {
+                    index: replace(each, cost=replace(each.cost, seconds=each.cost.seconds / len(together)))
+                    for index, each in zip(self.classes, together, strict=True)
+                }
+        return self.found.get(index) or self.method(self.net, self.images, target=index)
+
+    def together(self, index: int) -> int:
+        """How many classes the passes of this one's answer served."""
+        return len(self.classes) if self.found and index in self.found else 1
+
+
 class _Audit:
     """One pass over a plan. Steps are addressed and done in the plan's order; those that are done are skipped."""
 
@@ -174,14 +203,19 @@ class _Audit:
         return 4 + sum(sum(method.passes) for method in self.filters)
 
     def _image_units(self) -> float:
-        targets = 1 + len(self.plan.asked["classes"]) + any(image.label is not None for image in self.plan.images)
+        labelled = any(image.label is not None for image in self.plan.images)
+        targets = planning.targets(self.plan.asked["classes"], labelled)
         return (
             1
-            + targets * sum(sum(method.passes) for method in self.explainers)
+            + targets * sum(self._units(method, targets) for method in self.explainers)
             + sum(sum(method.passes) for method in self.attacks)
             + 2 * sum(sum(method.passes) for method in self.after)
             + 2 * len(self.activations)
         )
+
+    def _units(self, method: Explainer, targets: int) -> float:
+        """Units of one class's step, where so many are explained."""
+        return sum(method.passes) / (targets if planning.shared(method) else 1)
 
     def _step(self, image: str, step: str, units: float, work: Callable[[], Found], name: str = "") -> bool:
         """Do a step unless it is done, and keep what it found or why it failed; answers whether it is there."""
@@ -217,7 +251,9 @@ class _Audit:
 
     def _memory_notes(self) -> list[str]:
         return [
-            f"memory ran out: {kind} passes ran in batches of {size}" for kind, size in self.net.engine.measured.items()
+            f"memory ran out: {kind} passes ran in batches of {size}"
+            for kind, size in self.net.engine.measured.items()
+            if size < self.plan.batch
         ]
 
     # The model
@@ -253,18 +289,15 @@ class _Audit:
             return
         logits = torch.from_numpy(self.run.array(planned.id, "predict", "logits"))
         predicted = int(logits.argmax())
-        roles = {predicted: "predicted"}
-        if planned.label is not None:
-            roles.setdefault(planned.label, "true")
-        for asked in self.plan.asked["classes"]:
-            roles.setdefault(asked, "asked")
-        for index, role in roles.items():
-            for method in self.explainers:
+        roles = planning.roles(logits, planned.label, self.plan.asked["classes"])
+        for method in self.explainers:
+            answers = _Answers(self.net, method, images, list(roles))
+            for index, role in roles.items():
                 self._step(
                     planned.id,
                     f"{method.spec}@{index}",
-                    sum(method.passes),
-                    partial(self._explain, method, images, index, role, logits),
+                    self._units(method, len(roles)),
+                    partial(self._explained, answers, index, role, logits),
                     planned.name,
                 )
         for attack in self.attacks:
@@ -334,10 +367,13 @@ class _Audit:
         }
         return Found(record, meter.cost, (), {"logits": logits.numpy()})
 
-    def _explain(self, method: Explainer, images: Images, index: int, role: str, logits: Tensor) -> Found:
-        found = method(self.net, images, target=index)
+    def _explained(self, answers: _Answers, index: int, role: str, logits: Tensor) -> Found:
+        found = self._explain(answers.of(index), index, role, logits)
+        return replace(found, record={**found.record, "together": answers.together(index)})
+
+    def _explain(self, found: Attribution, index: int, role: str, logits: Tensor) -> Found:
         record = {
-            "method": method.spec,
+            "method": found.method,
             "target": self._class(logits, index),
             "role": role,
             "layer": found.layer,
@@ -345,7 +381,10 @@ class _Audit:
             "score": float(found.score[0]),
             "measures": {name: _number(float(value[0])) for name, value in found.measures.items()},
         }
-        return Found(record, found.cost, found.notes, {"values": found.values[0].numpy()})
+        arrays = {"values": found.values[0].numpy()}
+        if found.standard_error is not None and bool(torch.isfinite(found.standard_error).all()):
+            arrays["standard_error"] = found.standard_error[0].numpy()
+        return Found(record, found.cost, found.notes, arrays)
 
     def _attack(self, method: Attack, planned: Planned, images: Images, predicted: int) -> Found:
         found = method(self.net, images, labels=predicted)
@@ -419,16 +458,14 @@ class _Audit:
             raise NothingToExplain(f"there is no adversarial image: {self.attacks[0].spec} failed")
         with Meter() as meter:
             logits = self.net.predict(adversarial)[0].cpu()
-        found = self._explain(method, adversarial, index, role, logits)
+        found = self._explain(method(self.net, adversarial, target=index), index, role, logits)
         before = f"{method.spec}@{index}"
         correlation = None
         if self.run.done(planned.id, before):
             values = torch.from_numpy(self.run.array(planned.id, before, "values"))
             sign = method.default_sign
-            correlation = rank_correlation(
-                flatten(values[None], sign)[0],
-                flatten(torch.from_numpy(found.arrays["values"])[None], sign)[0],
-            )
+            both = flatten(torch.stack([values, torch.from_numpy(found.arrays["values"])]), sign)
+            correlation = _number(float(rank_correlations(both.flatten(1))[0, 1]))
         return replace(found, record={**found.record, "correlation": correlation}, cost=found.cost + meter.cost)
 
     def _class(self, logits: Tensor, index: int) -> Plain:
@@ -437,23 +474,6 @@ class _Audit:
             "label": self.net.labels[index],
             "probability": float(logits.softmax(-1)[index]),
         }
-
-
-def rank_correlation(a: Tensor, b: Tensor) -> float | None:
-    """Spearman's rank correlation of two tensors of one shape, ties having their mean rank; None where one is constant.
-
-    >>> rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 30.0, 90.0]))
-    1.0
-    """
-    one, other = (_ranks(values.flatten().numpy()) for values in (a, b))
-    one, other = one - one.mean(), other - other.mean()
-    length = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return round(float(one @ other) / length, 12) if length > 0 else None
-
-
-def _ranks(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def _number(value: float) -> float | None:

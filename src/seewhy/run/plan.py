@@ -16,17 +16,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from seewhy.classifier import Classifier
 from seewhy.data.folders import photos
 from seewhy.data.load import load
 from seewhy.data.photo import SUFFIXES
 from seewhy.data.sets import DataSet, Files, Item
-from seewhy.errors import DataError, LayerError, RunError, SpecError, UnknownOperation
+from seewhy.errors import DataError, LayerError, NothingToExplain, RunError, SeewhyError, SpecError, UnknownOperation
+from seewhy.explain.base import Explainer
+from seewhy.explain.occlusion import Occlusion
 from seewhy.lens.capture import stages
 from seewhy.look.activations import Activations
 from seewhy.look.filters import Filters
 from seewhy.method import Method, from_json, parse, registry
+from seewhy.rng import generator
 from seewhy.units import seconds as in_words
 
 #: where the photographs come from that scikit-image ships, and on what terms
@@ -51,6 +55,15 @@ BATCH_CPU, BATCH_GPU = 16, 64
 
 #: what a step costs besides its passes, in seconds: arrays, pictures, the row
 OVERHEAD = 0.05
+
+#: one or two explainers of each family, those first that a reader needs most: what an audit runs where nothing else is said
+REPRESENTATIVE = (
+    *("grad-cam", "lrp", "occlusion", "lime", "gradient", "integrated-gradients", "guided-backprop", "deep-taylor"),
+    *("deconvolution", "deep-shap", "shap", "smoothgrad"),
+)
+
+#: evaluations, samples or steps below which a method is left out instead: with gradients, and without
+FEWEST_GRADIENTS, FEWEST_PASSES = 8, 100
 
 _TABLES = (".csv", ".tsv", ".npz", ".tgz", ".tar.gz", ".tar")
 
@@ -148,10 +161,34 @@ class Pace(NamedTuple):
     forward: float
     both: float
 
-    def cost(self, *methods: Method) -> float:
-        """Seconds of these methods on one image, at most."""
+    def cost(self, method: Method, targets: int = 1) -> float:
+        """Seconds of a method on one image, for so many classes, at most."""
         backward = max(0.0, self.both - self.forward)
-        return sum(OVERHEAD + method.passes[0] * self.forward + method.passes[1] * backward for method in methods)
+        together = method.passes[0] * self.forward + method.passes[1] * backward
+        return targets * OVERHEAD + (1 if shared(method) else targets) * together
+
+
+def shared(method: Method) -> bool:
+    """Whether a method's passes answer for several classes at once."""
+    return isinstance(method, Explainer) and type(method).attribute_each is not Explainer.attribute_each
+
+
+def roles(logits: Tensor, label: int | None, classes: Sequence[int]) -> dict[int, str]:
+    """The classes that are explained for an image, and what each is to it."""
+    order = logits.argsort(descending=True, stable=True).tolist()
+    found = {order[0]: "predicted"}
+    if len(order) > 1:
+        found[order[1]] = "runner-up"
+    if label is not None:
+        found.setdefault(label, "true")
+    for index in classes:
+        found.setdefault(index, "asked")
+    return found
+
+
+def targets(classes: Sequence[int], labelled: bool) -> int:
+    """How many classes are explained for an image, at most."""
+    return 2 + len(classes) + labelled
 
 
 def software(net: Classifier) -> dict[str, Any]:
@@ -325,28 +362,31 @@ def make(
     where there is no time for them; what was left out is said.
     """
     notes = list(material.notes)
+    budget, total = said["budget"], len(material.entries)
     look = _of(methods, "look") if methods else _looks(net, notes)
-    explain = _of(methods or _defaults("explain"), "explain")
+    explain, left_out = (_of(methods, "explain"), []) if methods else _explainers(net, everything=budget is None)
     attack = _of(methods or _defaults("attack"), "attack")
     cheap = [method for method in explain if methods or _cheap(method)]
     dear = [method for method in explain if method not in cheap]
     after = [method for method in explain if _cheap(method)] if attack else []
-    left_out = [
+    left_out += [
         f"{method.name}: an audit has no place for it yet; `seewhy look` shows it"
         for method in look
         if not isinstance(method, Activations | Filters)
     ]
-    budget, total = said["budget"], len(material.entries)
     count = min(total, said["limit"] or (MOST if budget is not None else total))
     if speed is not None and budget is not None:
-        targets = 1 + len(said["classes"]) + any(entry.item.label is not None for entry in material.entries)
-        each = speed.forward + speed.cost(*attack, *targets * cheap, *2 * after, *2 * look)
+        classes = targets(said["classes"], any(entry.item.label is not None for entry in material.entries))
+        each = speed.forward + sum(speed.cost(method, classes) for method in cheap)
+        each += sum(map(speed.cost, (*attack, *2 * after, *2 * look)))
         room = SHARE * budget
         count = min(count, max(FEW, math.floor(room / each)))
         if count * each > room:
             needed = in_words(count * each)
             notes.append(f"the budget of {in_words(budget)} is short: even the cheap methods take about {needed} here")
-        dear, told = _affordable(dear, count * targets, room - count * each, speed)
+        dear, told = _affordable(
+            dear, lambda method: count * speed.cost(method, classes), room - count * each, net.size
+        )
         left_out += told
     if count < total:
         left_out.append(f"{count} of {total:,} images were taken{_how(material)}; --limit or --full for more")
@@ -364,22 +404,80 @@ def make(
     )
 
 
-def _affordable(methods: Sequence[Method], times: int, spare: float, speed: Pace) -> tuple[list[Method], list[str]]:
-    """Those of these methods, or of their thriftier variants, that `times` runs of fit into the seconds to spare."""
-    chosen: list[Method] = []
+def _explainers(net: Classifier, everything: bool) -> tuple[list[Method], list[str]]:
+    """All explainers, or the representative ones, without those that refuse this network; and what that leaves out."""
+    known = _defaults("explain")
+    wanted = (
+        known
+        if everything
+        else sorted(
+            (method for method in known if method.name in REPRESENTATIVE),
+            key=lambda each: REPRESENTATIVE.index(each.name),
+        )
+    )
+    refused = {method.name: sentence for method in wanted if (sentence := refusal(net, method))}
+    left_out = [f"{name}: {sentence}" for name, sentence in refused.items()]
+    others = [method.name for method in known if method not in wanted]
+    if others:
+        left_out.append(
+            f"methods of families that others stand for: {', '.join(others)}; --method NAME or --full runs them"
+        )
+    return [method for method in wanted if method.name not in refused], left_out
+
+
+def refusal(net: Classifier, method: Method) -> str:
+    """The sentence with which a method refuses a network, empty where it doesn't; tried on an image of noise.
+
+    Only methods of a few passes are tried: they are those that need a rule for each operation.
+    """
+    if not _cheap(method):
+        return ""
+    image = torch.rand(1, 3, *net.size, generator=generator(0, "refusal"))
+    try:
+        method(net, image, target=0)
+    except NothingToExplain:
+        return ""
+    except SeewhyError as error:
+        return " ".join(str(error).split())
+    except Exception:  # noqa: BLE001  what else fails becomes a row of the run
+        return ""
+    return ""
+
+
+def _affordable(
+    methods: Sequence[Method], cost: Callable[[Method], float], spare: float, size: tuple[int, int] = (224, 224)
+) -> tuple[list[Method], list[str]]:
+    """Those of these methods, or of their thriftier variants, that fit into the seconds to spare.
+
+    First as many methods as possible, each at its thriftiest, then each in turn one step dearer while there is time.
+    """
+    variants = {method: _thriftier(method, size)[::-1] for method in methods}
+    chosen: dict[Method, int] = {}
     left_out: list[str] = []
-    for method in methods:
-        fitting = [variant for variant in _thriftier(method) if times * speed.cost(variant) <= spare]
-        if not fitting:
-            needed = in_words(times * speed.cost(method))
-            left_out.append(f"{method.name} would take about {needed}, more than the budget leaves")
-            continue
-        variant = fitting[0]
-        spare -= times * speed.cost(variant)
-        chosen.append(variant)
-        if variant != method:
-            left_out.append(f"{variant.spec} runs instead of {method.spec}, to stay within the budget")
-    return chosen, left_out
+    for method, (first, *_) in variants.items():
+        if cost(first) <= spare:
+            chosen[method] = 0
+            spare -= cost(first)
+        else:
+            needed = in_words(cost(first))
+            at = "" if first == method else f" even as {first.spec}"
+            left_out.append(f"{method.name} would take about {needed}{at}, more than the budget leaves")
+    rising = list(chosen)
+    while rising:
+        for method in list(rising):
+            steps, place = variants[method], chosen[method]
+            more = cost(steps[place + 1]) - cost(steps[place]) if place + 1 < len(steps) else math.inf
+            if more <= spare:
+                chosen[method], spare = place + 1, spare - more
+            else:
+                rising.remove(method)
+    found = {method: variants[method][place] for method, place in chosen.items()}
+    left_out += [
+        f"{variant.spec} runs instead of {method.spec}, to stay within the budget"
+        for method, variant in found.items()
+        if variant != method
+    ]
+    return list(found.values()), left_out
 
 
 def _of(methods: Sequence[Method], room: str) -> list[Method]:
@@ -403,12 +501,18 @@ def _looks(net: Classifier, notes: list[str]) -> list[Method]:
     return found
 
 
-def _thriftier(method: Method) -> list[Method]:
-    """A method, then with a third of its samples or steps again and again, while at least 8 remain."""
+def _thriftier(method: Method, size: tuple[int, int] = (224, 224)) -> list[Method]:
+    """A method, then with a third of its samples, steps or evaluations again and again, while enough remain.
+
+    Occlusion comes with larger windows: an eighth, a sixth and a fourth of the image's shorter side.
+    """
     variants = [method]
-    for name in ("samples", "steps"):
+    if isinstance(method, Occlusion) and method.window is None and method.stride is None and min(size) >= 64:
+        variants += [replace(method, window=(min(size) // part,)) for part in (8, 6, 4)]
+    enough = FEWEST_GRADIENTS if method.passes[1] else FEWEST_PASSES
+    for name in ("samples", "steps", "evaluations"):
         if any(field.name == name and field.type in ("int", int) for field in fields(method)):
-            while getattr(variants[-1], name) // 3 >= 8:
+            while getattr(variants[-1], name) // 3 >= enough:
                 variants.append(replace(variants[-1], **{name: getattr(variants[-1], name) // 3}))
     return variants
 

@@ -1,0 +1,79 @@
+"""What a method's docstring says, in its parts: the page that the terminal and the documents show."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from seewhy.errors import SpecError
+from seewhy.method import Method, Option, options
+from seewhy.report import words
+
+#: the parts that begin with a word of their own, in the order in which a page has them, and those that none may lack
+PARTS = ("Values", "Raises", "Cost", "Limits", "Deviation", "Source")
+NEEDED = ("Values", "Cost", "Limits", "Source")
+
+_BEGINS = re.compile(r"(?:^|(?<=[.;:)\]] ))(?:(Values) (?=\()|(Raises) (?=`|[A-Z])|(Cost|Limits|Deviation|Source): )")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A method: its formula, what its options mean, and its parts by their names; `example` is runnable."""
+
+    name: str
+    room: str
+    title: str
+    family: str
+    shows: str
+    reading: str
+    formula: str
+    about: tuple[str, ...]
+    parts: Mapping[str, str]
+    example: str
+    options: tuple[Option, ...]
+
+
+def page(cls: type[Method], *, whole: bool = False) -> Page:
+    """A method's page, made of its docstring; `whole` refuses one that lacks a part or an example (`SpecError`).
+
+    >>> from seewhy.method import registry
+    >>> page(registry()["gradient"]).parts["Source"][:8]
+    'Simonyan'
+    """
+    blocks = re.split(r"\n\s*\n", inspect.cleandoc(cls.__doc__ or ""))
+    example = "\n\n".join(block for block in blocks if block.startswith(">>>"))
+    told: list[str] = []
+    parts: dict[str, str] = {}
+    for block in blocks:
+        if block.startswith(">>>"):
+            continue
+        before, *pieces = re.split(_BEGINS, " ".join(block.split()))
+        if before.strip():
+            told.append(before.strip())
+        for place in range(0, len(pieces), 4):
+            name = next(filter(None, pieces[place : place + 3]))
+            said = pieces[place + 3].strip()
+            parts[name] = f"{parts[name]} {said}" if name in parts else said
+    lacking = [part for part in NEEDED if part not in parts] + ([] if example else ["an example (>>>)"])
+    if not told:
+        lacking.insert(0, "a first sentence with the formula")
+    if whole and lacking:
+        raise SpecError(
+            f"the docstring of {cls.__module__}.{cls.__qualname__} lacks {words.listed(lacking)}; a method's page is made "
+            f"of it: its parts begin with {', '.join(f'{part}:' for part in NEEDED)} or Values (N, …)"
+        )
+    return Page(
+        name=cls.name,
+        room=cls.room,
+        title=words.title(cls.name),
+        family=words.family(cls.name) if cls.room == "explain" else "",
+        shows=cls.shows,
+        reading=cls.reading,
+        formula=told[0] if told else "",
+        about=tuple(told[1:]),
+        parts={name: parts[name] for name in PARTS if name in parts},
+        example=example,
+        options=options(cls),
+    )

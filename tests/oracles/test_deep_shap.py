@@ -1,0 +1,106 @@
+"""Deep SHAP: additive on every family, the mean over references, the same whoever is asked together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nets import FAMILIES, SIZE, SPELLINGS, Spelled, classifier, lively, photos
+from seewhy.classifier import Classifier
+from seewhy.errors import NothingToExplain, SpecError, UnknownOperation
+from seewhy.explain import DeepShap, GradientTimesInput
+from seewhy.explain.baseline import baseline
+from seewhy.lens import rescale
+from seewhy.method import parse
+
+
+def precise(module: nn.Module) -> Classifier:
+    words = {"mean": (0.45, 0.45, 0.4), "std": (0.25, 0.25, 0.25), "size": SIZE}
+    return Classifier(lively(module).double(), check=False, **words)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["black", "blur", "noise"])
+def test_values_add_up_on_every_family_and_from_every_baseline(family: str, name: str) -> None:
+    net, images = precise(FAMILIES[family]()), photos(2).double()
+    found = DeepShap((name,))(net, images, 3)
+    with torch.no_grad():
+        rise = (net.logits(images) - net.logits(baseline(name, images)))[:, 3]
+    torch.testing.assert_close(found.values.double().sum((1, 2, 3)), rise, rtol=1e-4, atol=1e-6)  # kept in float32
+    assert found.measures["additivity error"].max() <= 1e-9  # measured in float64
+    single = DeepShap((name,))(classifier(FAMILIES[family]()), photos(2), 3)
+    assert single.measures["additivity error"].max() <= 1e-4
+    assert not single.notes
+    torch.testing.assert_close(single.values, found.values, rtol=0.02, atol=1e-3 * float(found.values.abs().max()))
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_spelling_in_float64(spelling: str) -> None:
+    images = photos(1).double()
+    found = DeepShap()(precise(Spelled(spelling)), images, 1)
+    assert found.measures["additivity error"].max() <= 1e-12
+    torch.testing.assert_close(found.values, DeepShap()(precise(Spelled("functional")), images, 1).values)
+
+
+def test_the_error_is_seen_when_a_rule_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(rescale.RULES, "sigmoid", rescale.linear)  # the gradient in place of Δout/Δin
+    monkeypatch.setitem(rescale.RULES, "relu6", rescale.linear)
+    found = DeepShap()(precise(FAMILIES["mobilenet"]()), photos(2).double())
+    assert found.measures["additivity error"].min() > 0.01
+    assert "do not add up" in found.notes[0]
+
+
+def test_several_references_are_averaged_and_several_targets_cost_no_forward_pass() -> None:
+    net, images = classifier(FAMILIES["efficientnet"]()), photos(3)
+    both = parse("deep-shap:baselines=black+white")(net, images, 2)
+    each = [DeepShap((name,))(net, images, 2) for name in ("black", "white")]
+    torch.testing.assert_close(both.values, (each[0].values + each[1].values) / 2)
+    assert (both.cost.forward, both.cost.backward) == (12, 6)
+    first, second = DeepShap().each(net, images, [2, 4])
+    assert (first.cost.forward, first.cost.backward) == (6, 6)
+    torch.testing.assert_close(first.values, each[0].values)
+    torch.testing.assert_close(second.values, DeepShap()(net, images, 4).values)
+
+
+def test_a_linear_network_has_gradient_times_difference() -> None:
+    net = precise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 22 * 22, 3)))
+    images = photos(2).double()
+    torch.testing.assert_close(DeepShap()(net, images, 0).values, GradientTimesInput()(net, images, 0).values)
+
+
+def test_a_network_that_answers_probabilities_is_explained_to_its_logits() -> None:
+    module = nn.Sequential(FAMILIES["vgg"](), nn.Softmax(1))
+    net = Classifier(lively(module).double(), size=SIZE, probabilities=True, check=False)
+    assert DeepShap()(net, photos(2).double()).measures["additivity error"].max() <= 1e-9
+
+
+class Cut(nn.Module):
+    """Linear, but a part of it is cut off from the gradient."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share, self.fc = share, nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen: Tensor = self.fc(x.mean((2, 3)))
+        return seen.detach() if self.share == 1 else seen.detach() * self.share + seen * (1 - self.share)
+
+
+def test_what_cannot_be_explained_is_said() -> None:
+    images = photos(1)
+    with pytest.raises(SpecError, match="expected baselines black, white"):
+        parse("deep-shap:baselines=black+pink")
+    with pytest.raises(SpecError, match="at least one baseline"):
+        DeepShap(())
+    with pytest.raises(NothingToExplain, match="does not depend on its input"):
+        DeepShap()(Classifier(lively(Cut(1.0)), size=SIZE, check=False), images)
+    found = DeepShap()(Classifier(lively(Cut(0.25)), size=SIZE, check=False), images)
+    assert found.measures["additivity error"].item() == pytest.approx(0.25, rel=1e-4)
+    assert "25 % off" in found.notes[0]
+    attention = nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(SIZE * SIZE, 2, 8), nn.Flatten())
+    with pytest.raises(UnknownOperation, match="rescale lens has no rule"):
+        DeepShap()(Classifier(attention, size=SIZE, check=False), images)
+    flat = DeepShap()(classifier(FAMILIES["vgg"]()), torch.zeros(1, 3, SIZE, SIZE))
+    assert "zero everywhere" in flat.notes[0]
+    assert len(flat.notes) == 1
