@@ -161,14 +161,15 @@ class Classifier:
             given = (images.to(device, dtype, non_blocking=True) - mean) / std
             return given.contiguous(memory_format=torch.channels_last) if self._channels_last else given
 
-    def logits(self, images: Tensor, lens: Lens | None = None) -> Tensor:
+    def logits(self, images: Tensor, lens: Lens | None = None, *, normalised: bool = False) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W), differentiable with respect to the images. One forward pass.
 
-        `lens` makes a context in which the module runs; it sees the module's operations and nothing else.
+        `lens` makes a context in which the module runs; it sees the module's operations and nothing else. Images that
+        `normalise` answered are given as they are with `normalised`.
         """
         self._check_shape(images)
         with self.session(), self.engine.autocast():
-            given = self.normalise(images)
+            given = images if normalised else self.normalise(images)
             count(forward=len(images))
             with lens() if lens else nullcontext():
                 answer = self.module(given)

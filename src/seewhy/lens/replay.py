@@ -271,6 +271,7 @@ class Kept:
             self.logits = net.logits(images, lambda: lens)
         self.net, self.images, self.at = net, images, at
         self._events, self._starts, self._addresses = lens.events, lens.starts, lens.addresses
+        self._overwritten = any(memory.created < 0 and memory.writes for memory in lens.all)  # the images themselves
         if at is not None:
             start = self._start(at)
             for memory in lens.all:
@@ -463,8 +464,9 @@ def replay(kept: Kept, *, at: str, value: Tensor) -> Tensor:
         raise InputError(f"expected a value of shape ({wanted}) for the output at {at}, got {tuple(value.shape)}")
     if count != 1 and len(value) != count:
         raise InputError(f"expected a value for {count} images, as they were kept, got {len(value)}")
-    images = kept.images.expand(len(value), -1, -1, -1)
-    logits = kept.net.logits(images, lambda: _Replay(kept, at, value))
+    given = kept.net.normalise(kept.images).expand(len(value), -1, -1, -1)  # once, not once for each
+    given = given.contiguous() if kept._overwritten else given
+    logits = kept.net.logits(given, lambda: _Replay(kept, at, value), normalised=True)
     if len(logits) != len(value):
         raise ModelError(
             f"expected {len(value)} rows of logits, got {len(logits)}: {kept.net.name} does not have the batch as its first "
