@@ -13,6 +13,8 @@ BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 USER_ENV := .venv
 DEV_ENV := .venv-dev
 INPUTS := pyproject.toml constraints.txt
+# a peer that pins packages too old to live with; what it truly needs is there
+ALONE := torchattacks==3.5.1
 
 .PHONY: audit test test-slow lint bench docs constraints clean
 .DELETE_ON_ERROR:
@@ -45,6 +47,7 @@ $(DEV_ENV)/.ready: EXTRAS := [all,dev]
 		{ echo "error: seewhy needs Python 3.11 or newer; say which with PYTHON=..., as in: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv --clear $*
 	$*/$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.$(EXTRAS)'
+	$(if $(EXTRAS),$*/$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(ALONE))
 	@touch $@
 
 # What is pinned: everything that [all,dev] brings, without pip and without a build's local version (torch's +cpu).

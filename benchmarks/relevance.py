@@ -60,7 +60,7 @@ def lrp() -> list[str]:
     for name in ("resnet50", "vgg16"):
         for count in (1, 16):
             contestants = sides(name, count)[1]
-            timing = take_turns(contestants, turns=9 if count == 1 else 3, warm=1)
+            timing = take_turns(contestants, turns=9 if count == 1 else 2, warm=int(count == 1))
             ours, theirs = contestants["seewhy"]().values, contestants["zennit"]()  # type: ignore[attr-defined]
             difference = float((ours - theirs).norm() / theirs.norm())  # type: ignore[attr-defined]
             peaks = {side: _peak(name, count, side) for side in SIDES}
@@ -91,7 +91,7 @@ def lrp() -> list[str]:
     return [
         "## LRP, ε-plus-flat, beside Zennit with its canonizers",
         "",
-        "Both on the same frozen channels-last module; nine turns for one image, three for sixteen; memory in processes of "
+        "Both on the same frozen channels-last module; nine turns for one image, two for sixteen; memory in processes of "
         "their own. By multiply-adds, z⁺ needs a forward pass and two more like it, forward + backward two: 1.5 × is the limit.",
         "",
         *table(head, rows),

@@ -46,6 +46,10 @@ class NothingToExplain(SeewhyError):
     """The output does not depend on what was asked about."""
 
 
+class BudgetSpent(SeewhyError):
+    """An attack asked for more queries than its view grants."""
+
+
 class RunError(SeewhyError):
     """A run's directory that cannot be used."""
 

@@ -43,6 +43,7 @@ def test_smallest_size_is_the_margin_over_the_l1_norm_on_a_linear_model() -> Non
 def test_steps_are_the_sign_of_the_gradient_clipped_to_pixels() -> None:
     net, images = linear(3), torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(2))
     weight = net.module.get_parameter("1.weight").detach()
+    net.module.get_parameter("1.bias").data[0] += 3  # all are of class 0: what is wrong at the start is not attacked
     found = FGSM(eps=(0.05,), refine=0)(net, images, labels=0)
     probabilities = net.predict(images).softmax(1)
     onehot = torch.tensor([1.0, 0, 0])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, ClassVar, Generic, final
 
 import torch
 from torch import Tensor
 
+from seewhy.attack.oracles import V, View, WhiteBox, as_saved, granted
 from seewhy.classifier import Classifier, Target
 from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter
@@ -22,17 +23,47 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+#: how the size of a change is measured, by norm: the length of the flat difference x (N, 3·H·W), pixels in [0, 1]
+NORMS = ("linf", "l2", "l0")
+
+
+def size_of(difference: Tensor, norm: str) -> Tensor:
+    """Sizes (…,) of differences (…, 3, H, W): the largest value, the Euclidean norm, or the share of pixels changed."""
+    if norm == "l0":
+        return (difference.abs().amax(-3) > 0).float().mean((-1, -2))
+    flat = difference.flatten(-3)
+    return flat.abs().amax(-1) if norm == "linf" else flat.norm(dim=-1)
+
 
 @dataclass(frozen=True)
 class Goal:
     """What the attacker wants: away from the true class `labels` (N,), or towards the class `target` (N,)."""
 
     labels: Tensor
-    target: Tensor | None
+    target: Tensor | None = None
 
     def reached(self, predictions: Tensor) -> Tensor:
         """Whether predictions (..., N) are what the attacker wants."""
         return predictions != self.labels if self.target is None else predictions == self.target
+
+    def of(self, rows: Tensor) -> Goal:
+        """The goal of the images `rows` (M,), in their order."""
+        return Goal(self.labels[rows], None if self.target is None else self.target[rows])
+
+    @property
+    def named(self) -> Tensor:
+        """The class (N,) that the goal speaks of: the true one, or the target."""
+        return self.labels if self.target is None else self.target
+
+    def margin(self, scores: Tensor) -> Tensor:
+        """How much is missing (M,), from logits or log-probabilities (M, C): negative once the goal is reached.
+
+        Untargeted f_y − max_{j≠y} f_j, targeted max_{j≠t} f_j − f_t. Differentiable.
+        """
+        named = self.named.to(scores.device)[:, None]
+        own = scores.gather(1, named)[:, 0]
+        best = scores.scatter(1, named, -torch.inf).amax(1)
+        return own - best if self.target is None else best - own
 
 
 @dataclass(frozen=True)
@@ -44,23 +75,20 @@ class Perturbed:
     notes: tuple[str, ...] = ()
 
 
-def as_saved(images: Tensor) -> Tensor:
-    """Pixels rounded to 8 bits, as a picture file holds them."""
-    return (images * 255).round() / 255
-
-
 @dataclass(frozen=True)
 class Adversarial:
     """The outcome of an attack at E sizes on N images; pixels and sizes in units of [0, 1].
 
-    `images` (E, N, 3, H, W) at sizes `eps` (E, N); `predictions` and `probabilities` (E, N, C) are those of plain
-    forward passes on these images; `success` (E, N) where they are what the attacker wanted, `success_8bit` the same
-    after rounding to 8 bits, as the image would be saved. An image that was misclassified from the start
-    (`wrong_at_start`) is nobody's success: kept apart, in no average. `distances` are (E, N): l0 is the share of pixels
-    changed, l2 and linf the norms, rms the root mean square.
+    `images` (E, N, 3, H, W) at sizes `eps` (E, N), in the attack's `norm`; `predictions` and `probabilities` (E, N, C) are
+    those of plain forward passes on these images; `success` (E, N) where they are what the attacker wanted, `success_8bit`
+    the same after rounding to 8 bits, as the image would be saved. An image that was misclassified from the start
+    (`wrong_at_start`) is nobody's success: not attacked, kept apart, in no average. `distances` are (E, N): l0 is the share
+    of pixels changed, l2 and linf the norms, rms the root mean square. `queries` and `gradients` (N,) are the forward and
+    backward passes that the attack itself asked for, each image's own.
     """
 
     method: str
+    norm: str
     original: Images
     images: Tensor
     eps: Tensor
@@ -72,6 +100,8 @@ class Adversarial:
     success_8bit: Tensor
     wrong_at_start: Tensor
     distances: Mapping[str, Tensor]
+    queries: Tensor
+    gradients: Tensor
     names: tuple[str, ...]
     cost: Cost
     notes: tuple[str, ...]
@@ -92,6 +122,12 @@ class Adversarial:
         best = self.best
         found = self.eps.gather(0, best.clamp_min(0)[None])[0]
         return found.masked_fill(best < 0, torch.inf)
+
+    @property
+    def fooling(self) -> Tensor:
+        """For each image (N, 3, H, W) the one at the level `best`; where none fools, the one at the largest size tried."""
+        level = torch.where(self.best < 0, self.eps.argmax(0), self.best)
+        return self.images[level, torch.arange(len(level))]
 
     def success_rate(self) -> Tensor:
         """For each level (E,) the share of the images that were right at the start and are fooled."""
@@ -120,63 +156,101 @@ class Adversarial:
 
 
 @dataclass(frozen=True)
-class Attack(Method):
-    """A method that looks for a small change that fools. A new one defines `perturb` and gives itself a `name`."""
+class Attack(Method, Generic[V]):
+    """A method that looks for a small change that fools.
+
+    A new one names the view that it needs (`class Mine(Attack[Scores])`, `view = Scores`), defines `perturb`, and gives
+    itself a `name`. `measure` is the norm of its sizes: a field `norm`, where it has one.
+    """
 
     room = "attack"
+    #: what it must see of the classifier
+    view: ClassVar[type[View]] = WhiteBox
+    norm = "linf"
 
     @abstractmethod
-    def perturb(self, net: Classifier, pixels: Tensor, goal: Goal) -> Perturbed:
-        """Change `pixels` (N, 3, H, W) so that the goal is reached, staying inside [0, 1]."""
+    def perturb(self, view: V, pixels: Tensor, goal: Goal) -> Perturbed:
+        """Change `pixels` (N, 3, H, W) so that the goal is reached, staying inside [0, 1].
+
+        All are classified rightly, and lie on the CPU. The image in row i is `of` i for the view.
+        """
 
     @final
     def __call__(
-        self, net: Classifier, images: Tensor | Images, labels: Target = None, target: Target = None
+        self, net: Classifier | View, images: Tensor | Images, labels: Target = None, target: Target = None
     ) -> Adversarial:
         """Attack images whose true classes are `labels` (None: those of `images`, else the predicted ones).
 
-        With `target` the attack wants that class; without, any other than the true one.
+        With `target` the attack wants that class; without, any other than the true one. A classifier is seen as the attack's
+        threat model says; a view of it, `LabelsOnly(net, budget=1000)` for example, says so itself, and counts. Raises
+        `InputError` for a view that shows less than the attack needs.
         """
-        pixels = net.check(images)
+        by = net
+        net = by.net if isinstance(by, View) else by
+        pixels = net.check(images).detach().cpu()
         if labels is None and isinstance(images, Images) and images.labels is not None:
             labels = images.labels
         with Meter() as meter, net.session():
             clean = net.predict(pixels).cpu()
             truth = clean.argmax(1) if labels is None else net.targets(labels, images)
-            goal = Goal(truth, None if target is None else net.targets(target, images))
-            if goal.target is not None and bool((goal.target == truth).any()):
+            wanted = None if target is None else net.targets(target, images)
+            if wanted is not None and bool((wanted == truth).any()):
                 raise InputError(
                     "expected a target other than the true class of each image, got the true class for some"
                 )
-            found = self.perturb(net, pixels, goal)
-            levels, count = found.images.shape[:2]
-            flat = found.images.detach().cpu().flatten(0, 1)
-            if not bool(((flat >= 0) & (flat <= 1)).all()):
+            wrong = clean.argmax(1) != truth
+            right = (~wrong).nonzero()[:, 0]
+            view = granted(self.view, by, len(right), self.name)
+            if len(right):
+                found = self.perturb(view, pixels[right], Goal(truth, wanted).of(right))  # type: ignore[arg-type]
+            else:
+                found = Perturbed(pixels[None, :0], torch.zeros(1, 0))
+            levels = len(found.images)
+            if not bool(((found.images >= 0) & (found.images <= 1)).all()):
                 raise InputError(f"{self.spec} left the range of pixels [0, 1]; an attack must answer images inside it")
-            logits = net.predict(flat).cpu().unflatten(0, (levels, count))
-            rounded = net.predict(as_saved(flat)).cpu().unflatten(0, (levels, count))
-        original = images if isinstance(images, Images) else Images(pixels.detach().cpu())
-        wrong = clean.argmax(1) != truth
-        difference = (found.images.detach().cpu() - original.pixels).flatten(2)
+            logits, rounded = clean.expand(levels, -1, -1).clone(), clean.expand(levels, -1, -1).clone()
+            if len(right):
+                flat = found.images.flatten(0, 1)
+                logits[:, right] = net.predict(flat).cpu().unflatten(0, (levels, -1))
+                rounded[:, right] = net.predict(as_saved(flat)).cpu().unflatten(0, (levels, -1))
+        changed = pixels.expand(levels, *pixels.shape).clone()
+        changed[:, right] = found.images
+        difference = changed - pixels
+        goal = Goal(truth, wanted)
         return Adversarial(
             method=self.spec,
-            original=original,
-            images=found.images.detach().cpu(),
-            eps=found.eps.detach().cpu(),
+            norm=self.norm,
+            original=images if isinstance(images, Images) else Images(pixels),
+            images=changed,
+            eps=_spread(found.eps, right, len(pixels)),
             labels=truth,
-            target=goal.target,
+            target=wanted,
             clean_probabilities=clean.softmax(-1),
             probabilities=logits.softmax(-1),
             success=goal.reached(logits.argmax(-1)) & ~wrong,
             success_8bit=goal.reached(rounded.argmax(-1)) & ~wrong,
             wrong_at_start=wrong,
             distances={
-                "l0": (difference.unflatten(2, (3, -1)).abs().amax(2) > 0).float().mean(-1),
-                "l2": difference.norm(dim=-1),
-                "linf": difference.abs().amax(-1),
-                "rms": difference.square().mean(-1).sqrt(),
+                **{norm: size_of(difference, norm) for norm in NORMS},
+                "rms": difference.flatten(2).square().mean(-1).sqrt(),
             },
+            queries=_spread(view.queries, right, len(pixels)),
+            gradients=_spread(view.gradients, right, len(pixels)),
             names=net.labels,
             cost=meter.cost,
-            notes=found.notes,
+            notes=found.notes + view.notes + _apart(wrong),
         )
+
+
+def _spread(values: Tensor, right: Tensor, count: int) -> Tensor:
+    """Values (…, M) of the images that were attacked among all (…, N); the others have none."""
+    spread = torch.zeros(*values.shape[:-1], count, dtype=values.dtype)
+    spread[..., right] = values
+    return spread
+
+
+def _apart(wrong: Tensor) -> tuple[str, ...]:
+    if bool(wrong.all()):
+        return ("every image is misclassified from the start: there was nothing to attack",)
+    count = int(wrong.sum())
+    return (f"{count} of {len(wrong)} images are misclassified from the start: kept apart",) if count else ()

@@ -9,23 +9,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seewhy.attack.base import Attack, Goal, Perturbed, as_saved
-from seewhy.classifier import Classifier
+from seewhy.attack.base import Attack, Goal, Perturbed
+from seewhy.attack.oracles import WhiteBox, as_saved
+from seewhy.attack.sizes import STEPS, given, known_sizes, steepest
 from seewhy.errors import SpecError
-
-_STEPS = (0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 @dataclass(frozen=True)
-class FGSM(Attack):
-    """x′ = clip(x + ε·sign ∂/∂x CE(f(x), y)), or x − ε·sign ∂/∂x CE(f(x), t) towards a target class t.
+class FGSM(Attack[WhiteBox]):
+    """x′ = clip(x + ε·sign g), g = ∂/∂x CE(f(x), y), or clip(x − ε·sign ∂/∂x CE(f(x), t)) towards a target class t.
 
-    One gradient serves every size of the sweep `eps` (L∞, in [0, 1] pixels). Then `refine` bisections between the largest size
-    below the first success and that success narrow down the smallest size that fools: once in floating point, and once
-    as the image would be saved, in 8 bits. They are two more levels of the result, with their own size for each image.
+    With `norm=l2`, FGM: g/‖g‖ in the place of sign g. One gradient serves every size of the sweep `eps` in [0, 1] pixels;
+    where none are given, eleven from 0.5/255 to 32/255 (in L2 the same for each value). Then `refine` bisections between the
+    largest size below the first success and that success narrow down the smallest size that fools: once in floating point,
+    and once as the image would be saved, in 8 bits. They are two more levels, with their own size for each image.
     Cost for E sizes: 6 + 4·E + 2·`refine` forward passes and one backward pass an image; without refinement 2 + 2·E.
     Deviation: the paper has one ε and no refinement; ε is in units of [0, 1] pixels.
-    Source: Goodfellow, Shlens & Szegedy 2015, arXiv 1412.6572, section 4; targeted: Kurakin et al. 2017, arXiv 1611.01236.
+    Source: Goodfellow, Shlens & Szegedy 2015, arXiv 1412.6572, section 4; targeted: Kurakin et al. 2017, arXiv 1611.01236;
+    L2: Miyato et al. 2017, arXiv 1605.07725.
 
     >>> import torch
     >>> from seewhy import Classifier
@@ -35,7 +36,8 @@ class FGSM(Attack):
     True
     """
 
-    eps: tuple[float, ...] = tuple(step / 255 for step in _STEPS)
+    eps: tuple[float, ...] = ()
+    norm: str = "linf"
     refine: int = 6
 
     name = "fgsm"
@@ -44,41 +46,37 @@ class FGSM(Attack):
     source = "Goodfellow, Shlens & Szegedy 2015, arXiv 1412.6572"
 
     def __post_init__(self) -> None:
-        if not self.eps or not all(0 < size <= 1 for size in self.eps) or self.refine < 0:
-            raise SpecError(f"expected sizes eps in (0, 1] and refine ≥ 0, got eps={self.eps}, refine={self.refine}")
+        known_sizes(self.eps, self.norm)
+        if self.refine < 0:
+            raise SpecError(f"expected refine ≥ 0, got {self.refine}")
 
     @property
     def passes(self) -> tuple[int, int]:
-        levels = len(self.eps) + 2 * bool(self.refine)
-        return 2 + 2 * levels + (2 * (len(self.eps) + self.refine) if self.refine else 0), 1
+        sizes = len(self.eps or STEPS)
+        levels = sizes + 2 * bool(self.refine)
+        return 2 + 2 * levels + (2 * (sizes + self.refine) if self.refine else 0), 1
 
-    def perturb(self, net: Classifier, pixels: Tensor, goal: Goal) -> Perturbed:
-        wanted = goal.labels if goal.target is None else goal.target
+    def perturb(self, view: WhiteBox, pixels: Tensor, goal: Goal) -> Perturbed:
+        def loss(logits: Tensor, rows: Tensor) -> Tensor:
+            return F.cross_entropy(logits, goal.named[rows].to(logits.device), reduction="none")
 
-        def loss(logits: Tensor, where: slice) -> Tensor:
-            return F.cross_entropy(logits, wanted[where].to(logits.device), reduction="none")
-
-        direction = net.gradient(pixels, loss)[1].sign().cpu() * (1 if goal.target is None else -1)
-        still = direction.flatten(1).abs().amax(1) == 0
-        notes: tuple[str, ...] = ()
-        if bool(still.any()):
-            notes = (
-                f"for {int(still.sum())} of {len(still)} images the gradient is zero (the model is saturated there): "
-                "nothing was changed, which shows no robustness",
-            )
-        base = pixels.detach().cpu()
+        every = torch.arange(len(pixels))
+        gradient = view.gradient(pixels, every, loss)[1] * (1 if goal.target is None else -1)
+        direction = steepest(gradient, self.norm)
+        base = pixels
 
         def at(sizes: Tensor) -> Tensor:
             return (base + sizes.view(-1, 1, 1, 1) * direction).clamp(0, 1)
 
-        grid = sizes = torch.tensor(sorted(self.eps))[:, None].expand(-1, len(base))
+        grid = sizes = torch.tensor(given(self.eps, self.norm, pixels))[:, None].expand(-1, len(base))
         images = torch.stack([at(sizes) for sizes in grid])
         if not self.refine:
-            return Perturbed(images, sizes, notes)
+            return Perturbed(images, sizes)
         flat = images.flatten(0, 1)
 
         def fooled(candidates: Tensor) -> Tensor:
-            return goal.reached(net.predict(candidates).argmax(1).cpu().view(-1, len(base)))
+            found = view.labels(candidates, every.repeat(len(candidates) // len(base)))
+            return goal.reached(found.view(-1, len(base)))
 
         for seen in (torch.clone, as_saved):
 
@@ -87,7 +85,7 @@ class FGSM(Attack):
 
             size = self._refined(grid, fooled(seen(flat)), tried)
             images, sizes = torch.cat([images, at(size)[None]]), torch.cat([sizes, size[None]])
-        return Perturbed(images, sizes, notes)
+        return Perturbed(images, sizes)
 
     def _refined(self, grid: Tensor, reached: Tensor, fooled: Callable[[Tensor], Tensor]) -> Tensor:
         """For each image (N,) the smallest size that fools, between the last failure on the grid and the first success."""

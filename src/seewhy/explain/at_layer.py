@@ -18,7 +18,8 @@ Score = Callable[[Tensor, slice], Tensor]
 
 def maps_at(net: Classifier, layer: str) -> str:
     """The address of a layer that answers maps (N, C, h, w); raises `LayerError` for any other."""
-    seen = next(each for each in trace(net) if each.address == find(net, layer))
+    address = find(net, layer)
+    seen = next(each for each in trace(net) if each.address == address)
     if len(seen.shape) != 4 or not seen.channels_first:
         last = "" if seen.channels_first else ", its channels last"
         raise LayerError(f"this needs a layer that answers maps (N, C, H, W); {layer} answers {seen.shape}{last}")

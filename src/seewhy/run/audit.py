@@ -386,7 +386,7 @@ class _Audit:
             arrays["standard_error"] = found.standard_error[0].numpy()
         return Found(record, found.cost, found.notes, arrays)
 
-    def _attack(self, method: Attack, planned: Planned, images: Images, predicted: int) -> Found:
+    def _attack(self, method: Attack[Any], planned: Planned, images: Images, predicted: int) -> Found:
         found = method(self.net, images, labels=predicted)
         level = int(found.best[0])
         fooled = level >= 0

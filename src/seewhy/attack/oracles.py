@@ -1,0 +1,216 @@
+"""What an attacker may see of a classifier: everything, scores, or labels only; and what it has asked for, image by image."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar, final
+
+import torch
+from torch import Tensor
+
+from seewhy.classifier import Classifier
+from seewhy.errors import BudgetSpent, InputError, SpecError
+
+V = TypeVar("V", bound="View")
+
+#: no budget, as a number of queries
+UNLIMITED = 2**62
+
+
+def as_saved(images: Tensor) -> Tensor:
+    """Pixels rounded to 8 bits, as a picture file holds them."""
+    return (images * 255).round() / 255
+
+
+@dataclass
+class View(ABC):
+    """A classifier behind a counter; what more of it can be seen, the three final views say.
+
+    `budget` is the most queries that an image may cost; the view refuses to answer past it. With `rounded` the classifier
+    gets every image rounded to 8 bits, as one that reads picture files would.
+    """
+
+    net: Classifier
+    budget: int | None = None
+    rounded: bool = False
+    #: images passed forward and backward (N,), for each image under attack
+    queries: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), init=False)
+    gradients: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), init=False)
+
+    #: what the attacker sees, in words, and how much that is: a view serves every attack that needs no more
+    sees: ClassVar[str] = ""
+    grants: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and self.budget < 1:
+            raise SpecError(f"expected a budget of at least one query an image, got {self.budget}")
+
+    @abstractmethod
+    def opened(self: V, count: int) -> V:
+        """The same view with its counters at zero, for `count` images."""
+
+    def can(self, of: Tensor, queries: int = 1) -> Tensor:
+        """Which of the originals `of` (M,) have so many queries left."""
+        return self.left[of] >= queries
+
+    @property
+    def left(self) -> Tensor:
+        """How many queries each image (N,) has left."""
+        return (UNLIMITED if self.budget is None else self.budget) - self.queries
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of what was seen."""
+        return ()
+
+    @final
+    def labels(self, images: Tensor, of: Tensor) -> Tensor:
+        """Predicted classes (M,) of images (M, 3, H, W) made of the originals `of` (M,). One query each."""
+        return self._ask(images, of).argmax(1)
+
+    def _ask(self, images: Tensor, of: Tensor) -> Tensor:
+        self._charge(of)
+        return self.net.predict(self._given(images)).cpu()
+
+    def _given(self, images: Tensor) -> Tensor:
+        return as_saved(images) if self.rounded else images
+
+    def _charge(self, of: Tensor) -> None:
+        asked = torch.bincount(of, minlength=len(self.queries))
+        over = asked > self.left
+        if bool(over.any()):
+            raise BudgetSpent(
+                f"expected at most {self.budget} queries an image, got {int((self.queries + asked)[over].max())} "
+                f"for image {int(over.nonzero()[0, 0]) + 1}"
+            )
+        self.queries = self.queries + asked
+
+
+@final
+@dataclass
+class LabelsOnly(View):
+    """The predicted class and nothing else: a device, or a service that names one class.
+
+    >>> from torch import nn
+    >>> net = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), size=2)
+    >>> view = LabelsOnly(net, budget=10).opened(1)
+    >>> view.labels(torch.rand(3, 3, 2, 2), torch.zeros(3, dtype=torch.long)).shape, view.left.tolist()
+    (torch.Size([3]), [7])
+    """
+
+    sees = "labels"
+    grants = 0
+
+    def opened(self, count: int) -> LabelsOnly:
+        return _zeroed(LabelsOnly(self.net, self.budget, self.rounded), count)
+
+
+@final
+@dataclass
+class Scores(View):
+    """The probabilities of all classes, rounded to `decimals` if a number of them is given."""
+
+    decimals: int | None = None
+
+    sees = "scores"
+    grants = 1
+
+    def opened(self, count: int) -> Scores:
+        return _zeroed(Scores(self.net, self.budget, self.rounded, self.decimals), count)
+
+    def scores(self, images: Tensor, of: Tensor) -> Tensor:
+        """Logarithms of the probabilities (M, C) of images (M, 3, H, W) made of the originals `of` (M,). One query each."""
+        logs = self._ask(images, of).log_softmax(1)
+        if self.decimals is None:
+            return logs
+        smallest = 10.0**-self.decimals / 2  # what is rounded to zero lies below
+        return logs.exp().round(decimals=self.decimals).clamp_min(smallest).log()
+
+
+@final
+@dataclass
+class WhiteBox(View):
+    """Everything: logits, and gradients of any score of them."""
+
+    #: for each image how often its gradient was zero or not a number
+    silent: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), init=False)
+
+    sees = "gradients"
+    grants = 2
+
+    def opened(self, count: int) -> WhiteBox:
+        view = _zeroed(WhiteBox(self.net, self.budget, self.rounded), count)
+        view.silent = torch.zeros(count, dtype=torch.long)
+        return view
+
+    def logits(self, images: Tensor, of: Tensor) -> Tensor:
+        """Logits (M, C) of images (M, 3, H, W) made of the originals `of` (M,). One query each."""
+        return self._ask(images, of)
+
+    def gradient(self, images: Tensor, of: Tensor, score: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (M, C) and gradients of scores with respect to images (M, 3, H, W) made of the originals `of` (M,).
+
+        `score(logits, rows)` answers (m,), or (m, K) for K scores of each image, where `rows` (m,) are the rows of `images`
+        that the part holds; the gradients are then (M, 3, H, W) or (M, K, 3, H, W). One query and K gradients each, from one
+        forward and K backward passes. A gradient that is not finite is answered as zero; both are counted in `silent`.
+        """
+        self._charge(of)
+        logits: dict[int, Tensor] = {}
+
+        def scored(answer: Tensor, where: slice) -> Tensor:
+            logits[where.start] = answer.detach().cpu()
+            return score(answer, torch.arange(where.start, where.stop))
+
+        scores, gradients = self.net.gradient(self._given(images), scored)
+        gradients = gradients.cpu()
+        each = scores[0].numel()
+        self.gradients = self.gradients + each * torch.bincount(of, minlength=len(self.gradients))
+        still = ~torch.isfinite(gradients.flatten(1)).all(1)
+        if bool(still.any()):
+            gradients = gradients.nan_to_num(0, 0, 0)
+        still |= gradients.flatten(1).abs().amax(1) == 0
+        self.silent = self.silent + torch.bincount(of[still], minlength=len(self.silent))
+        return in_order(logits, len(images)), gradients
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of gradients that said nothing."""
+        masked = self.silent > 0
+        if not bool(masked.any()):
+            return ()
+        return (
+            f"for {int(masked.sum())} of {len(masked)} images a gradient is zero or not a number (the model is saturated or "
+            "hides its gradients there): a failure shows no robustness; try one that needs no gradients, such as square",
+        )
+
+
+def _zeroed(view: V, count: int) -> V:
+    view.queries = torch.zeros(count, dtype=torch.long)
+    view.gradients = torch.zeros(count, dtype=torch.long)
+    return view
+
+
+def granted(asked: type[V], by: Classifier | View, count: int, who: str) -> V:
+    """The view of type `asked` on what the user gave, for `count` images; raises `InputError` where it shows less."""
+    if isinstance(by, asked):
+        return by.opened(count)
+    if isinstance(by, Classifier):
+        return asked(by).opened(count)
+    if by.grants < asked.grants:
+        raise InputError(
+            f"{who} needs {asked.sees}, and got a view that shows {by.sees}; give the classifier itself, or take an attack "
+            f"that needs no more than {by.sees}"
+        )
+    return asked(by.net, by.budget, by.rounded).opened(count)
+
+
+def in_order(parts: dict[int, Tensor], total: int) -> Tensor:
+    """Parts by where they start, joined; those of a measurement of batch sizes, and of a batch that was halved, fall out."""
+    joined: list[Tensor] = []
+    position = 0
+    while position < total:
+        joined.append(parts[position])
+        position += len(parts[position])
+    return torch.cat(joined)
