@@ -12,6 +12,7 @@ from seewhy.errors import NothingToExplain, SpecError, UnknownOperation
 from seewhy.explain import DeepShap, GradientTimesInput
 from seewhy.explain.baseline import baseline
 from seewhy.lens import rescale
+from seewhy.lens.rescale import Rescale
 from seewhy.method import parse
 
 
@@ -104,3 +105,32 @@ def test_what_cannot_be_explained_is_said() -> None:
     flat = DeepShap()(classifier(FAMILIES["vgg"]()), torch.zeros(1, 3, SIZE, SIZE))
     assert "zero everywhere" in flat.notes[0]
     assert len(flat.notes) == 1
+
+
+def test_at_a_layer_it_is_deep_shap_of_what_follows() -> None:
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Sigmoid())
+    tail = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2))
+    whole = Classifier(nn.Sequential(head, tail), size=8, check=False)
+    images = photos(3)[..., :8, :8]
+    found = DeepShap(layer="0")(whole, images, 1)
+    assert found.layer == "0"
+    rest = Classifier(tail, size=8, check=False)
+    with torch.no_grad():
+        inside, start = head(images), head(torch.zeros_like(images))
+    reference = Rescale(tail)
+    before, after = start.clone().requires_grad_(), inside.clone().requires_grad_()
+    with rest.session():
+        with reference:
+            rest.logits(before)
+        with Rescale(tail, reference):
+            logits = rest.logits(after)
+    (multipliers,) = torch.autograd.grad(logits[:, 1].sum(), after)
+    torch.testing.assert_close(found.values, multipliers * (inside - start), rtol=1e-5, atol=1e-7)
+    rise = whole.predict(images)[:, 1] - whole.predict(torch.zeros_like(images))[:, 1]
+    torch.testing.assert_close(found.values.sum((1, 2, 3)), rise, rtol=1e-4, atol=1e-6)
+
+
+def test_what_passes_the_layer_by_is_said() -> None:
+    found = DeepShap(layer="c")(classifier(FAMILIES["inception"]()), photos(2))
+    assert "what passes c by" in found.notes[0]

@@ -354,15 +354,22 @@ def test_a_rectifier_is_seen_however_it_is_written(spelling: str, explainer: Any
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
+def _with_zeros(x: torch.Tensor) -> torch.Tensor:
+    x = x.clone()
+    x[x < 0] = 0
+    return x
+
+
 @pytest.mark.parametrize(
     "hidden",
     [
         lambda x: x * (x > 0),
         lambda x: torch.where(x > 0, x, 0.0),
         lambda x: x.masked_fill(x < 0, 0),
+        lambda x: _with_zeros(x),
         lambda x: x * torch.sign(x).clamp(0),
     ],
-    ids=["times a mask", "where", "masked fill", "times a sign"],
+    ids=["times a mask", "where", "masked fill", "assignment", "times a sign"],
 )
 def test_a_rectifier_hidden_in_a_mask_is_refused_not_missed(hidden: Any) -> None:
     with pytest.raises(UnknownOperation, match="mask computed from the image"):

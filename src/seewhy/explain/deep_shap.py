@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor
 from seewhy.classifier import Classifier
 from seewhy.engine import count
 from seewhy.errors import NothingToExplain, SpecError
+from seewhy.explain.at_layer import maps_at
 from seewhy.explain.base import Explainer, Map, Question
 from seewhy.explain.baseline import baseline, known
+from seewhy.lens.capture import Cut
 from seewhy.lens.rescale import Rescale
 
 #: above this share of the logit's rise, a note says that the values do not add up
@@ -31,7 +34,8 @@ class DeepShap(Explainer):
     `measures["additivity error"]`: rounding, or a part of the network that is cut off from the gradient; above 1 % a note
     says so. Operations are seen, not modules, so that reused, functional and in-place rectifiers are all right.
 
-    `baselines` are one or more of `seewhy.explain.baseline.BASELINES`, joined by `+`. Values (N, 3, H, W), in logits.
+    `baselines` are one or more of `seewhy.explain.baseline.BASELINES`, joined by `+`. Values (N, 3, H, W), in logits; with
+    `layer`, an address as `seewhy model` prints it, (N, C, h, w): x is that layer's maps, and what passes it by is missing.
     Raises `UnknownOperation` at an operation without a rule, such as attention (`seewhy.lens.rescale.rule` adds one).
     Cost: two forward passes and one backward pass an image and reference.
     Limits: an approximation of Shapley values, exact for a network that is linear, or one rectifier of a linear map; that the
@@ -48,6 +52,7 @@ class DeepShap(Explainer):
     """
 
     baselines: tuple[str, ...] = ("black",)
+    layer: str | None = None
 
     name = "deep-shap"
     shows = "What each pixel adds to the logit, between a black image and this one, by DeepLIFT's multipliers."
@@ -68,13 +73,14 @@ class DeepShap(Explainer):
         return self.attribute_each(net, pixels, [question])[0]
 
     def attribute_each(self, net: Classifier, pixels: Tensor, questions: Sequence[Question]) -> list[Map]:
+        layer = maps_at(net, self.layer) if self.layer else None
         parts: list[Tensor] = []
         rises = torch.zeros(len(self.baselines), len(questions), len(pixels), dtype=torch.float64)
         for row, name in enumerate(self.baselines):
             start = baseline(name, pixels)
 
             def run(part: Tensor, where: slice, row: int = row, start: Tensor = start) -> Tensor:
-                found, rises[row, :, where] = _multiplied(net, part, start[where], questions, where)
+                found, rises[row, :, where] = _multiplied(net, part, start[where], questions, where, layer)
                 return found
 
             parts.append(net.engine.map(run, pixels, self.name))
@@ -89,23 +95,29 @@ class DeepShap(Explainer):
         if missed:
             notes = (
                 f"for {missed} of {len(error)} images the values do not add up to the logit's rise from the baseline "
-                f"(worst {100 * error.max():.3g} % off): rounding beside a small rise, or a part without a gradient",
+                f"(worst {100 * error.max():.3g} % off): rounding beside a small rise, or a part without a gradient"
+                + (f", or what passes {self.layer} by" if self.layer else ""),
             )
-        return Map(values, notes=notes, measures={"additivity error": error})
+        return Map(values, layer=self.layer or "", notes=notes, measures={"additivity error": error})
 
 
 def _multiplied(
-    net: Classifier, part: Tensor, start: Tensor, questions: Sequence[Question], where: slice
+    net: Classifier, part: Tensor, start: Tensor, questions: Sequence[Question], where: slice, layer: str | None
 ) -> tuple[Tensor, Tensor]:
-    """Values (n, questions, 3, H, W) from one reference each, and the logits' rises (questions, n)."""
-    with torch.enable_grad():  # also for the reference: what asks for a gradient is what depends on the image
-        leaf, other = part.detach().clone().requires_grad_(), start.detach().clone().requires_grad_()
-        reference = Rescale(net.module)
+    """Values (n, questions, …) from one reference each, and the logits' rises (questions, n)."""
+
+    def passed(images: Tensor, lens: Rescale) -> tuple[Tensor, Tensor]:
+        leaf = images.detach().clone().requires_grad_()
+        cut = Cut(net.module, layer) if layer else None
         # around all of it: where the module answers probabilities, their logarithm is an operation too
-        with reference:
-            before = net.logits(other)
-        with Rescale(net.module, reference):
+        with lens, cut or nullcontext():
             logits = net.logits(leaf)
+        return logits, leaf if cut is None or cut.leaf is None else cut.leaf
+
+    with torch.enable_grad():  # also for the reference: what asks for a gradient is what depends on the image
+        reference = Rescale(net.module)
+        before, other = passed(start, reference)
+        logits, leaf = passed(part, Rescale(net.module, reference))
         scores = [question(logits, where) for question in questions]
     values, rises = [], []
     for question, score in zip(questions, scores, strict=True):
@@ -116,6 +128,6 @@ def _multiplied(
             )
         (multipliers,) = torch.autograd.grad(score.sum(), leaf, retain_graph=question is not questions[-1])
         count(backward=len(part))
-        values.append(multipliers * (part - start))
+        values.append(multipliers * (leaf - other).detach())
         rises.append(score.detach() - before.detach().gather(1, question.target[where, None].to(before.device))[:, 0])
     return torch.stack(values, 1), torch.stack(rises).double().cpu()

@@ -95,7 +95,7 @@ class Backward(Lens):
 
     def operation(self, call: Call) -> Any:
         if self._masked and any(tensor in self._masks for tensor in call.tensors()):
-            if call.kind != "layout":
+            if call.kind != "layout" or call.op == "setitem":
                 raise self.unknown(call.op, " with a mask computed from the image, in which a rectifier may hide")
             result = call.run()
             self._mark(result)
