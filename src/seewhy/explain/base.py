@@ -74,6 +74,13 @@ class Question:
         return lambda logits, _: logits[:, target]
 
 
+def settle(questions: Sequence[Question], net: Classifier, pixels: Tensor) -> None:
+    """Every question's target before the method's own passes: one forward pass an image for all of them."""
+    logits = net.predict(pixels)
+    for question in questions:
+        question(logits, slice(0, len(pixels)))
+
+
 def flatten(values: Tensor, sign: Sign) -> Tensor:
     """One map (N, h, w) of values (N, C, h, w): channels added up, signed, their positive part or absolute values."""
     summed = values.abs().sum(1) if sign == "absolute" else values.sum(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SpecError
-from seewhy.explain.base import Explainer, Map, Question
+from seewhy.explain.base import Explainer, Map, Question, settle
 from seewhy.explain.baseline import baseline, known
 from seewhy.explain.players import known_segments, play, segments, spread
 from seewhy.rng import generator
@@ -107,9 +107,7 @@ class Lime(Explainer):
         return self.attribute_each(net, pixels, [question])[0]
 
     def attribute_each(self, net: Classifier, pixels: Tensor, questions: Sequence[Question]) -> list[Map]:
-        logits = net.predict(pixels)
-        for question in questions:
-            question(logits, slice(0, len(pixels)))
+        settle(questions, net, pixels)
         stand_in = baseline(self.fill, pixels, self.seed)
         maps: list[list[Tensor]] = [[] for _ in questions]
         errors: list[list[Tensor]] = [[] for _ in questions]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from seewhy.classifier import Classifier
 from seewhy.errors import SpecError
-from seewhy.explain.base import Explainer, Map, Question
+from seewhy.explain.base import Explainer, Map, Question, settle
 from seewhy.explain.baseline import baseline, known
 from seewhy.rng import generator
 
@@ -75,9 +75,7 @@ class Rise(Explainer):
         return self.attribute_each(net, pixels, [question])[0]
 
     def attribute_each(self, net: Classifier, pixels: Tensor, questions: Sequence[Question]) -> list[Map]:
-        logits = net.predict(pixels)
-        for question in questions:
-            question(logits, slice(0, len(pixels)))
+        settle(questions, net, pixels)
         stand_in = baseline(self.fill, pixels, self.seed)
         found = [
             self._sample(net, image, stand_in[index], torch.stack([question.target[index] for question in questions]))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, NothingToExplain, SpecError
-from seewhy.explain.base import Explainer, Map, Question
+from seewhy.explain.base import Explainer, Map, Question, settle
 from seewhy.explain.baseline import baseline, known
 from seewhy.explain.players import known_segments, play, segments, spread
 from seewhy.explain.shapley import Game, Group, everyone, exact, owen, pairs, regress
@@ -188,9 +188,7 @@ def _ends(players: int) -> Tensor:
 
 def _maps(method: Shap | ShapPartition, net: Classifier, pixels: Tensor, questions: Sequence[Question]) -> list[Map]:
     """A map for each question, from the same coalitions."""
-    logits = net.predict(pixels)
-    for question in questions:
-        question(logits, slice(0, len(pixels)))
+    settle(questions, net, pixels)
     stand_in = baseline(method.fill, pixels, method.seed)
     values: list[Tensor] = []
     errors: list[Tensor] = []
