@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nets import FAMILIES, classifier, photos
+from seewhy import engine
 from seewhy.engine import Cost, Engine, Meter, count, out_of_memory
 from seewhy.errors import SpecError
 from seewhy.explain import Gradient, SmoothGrad
@@ -97,7 +98,9 @@ def test_a_meter_sees_the_memory_that_a_pass_takes() -> None:
     assert 50 * 2**20 < int(told) < 200 * 2**20
 
 
-def test_bf16_is_used_where_the_method_bears_it_and_the_user_agrees() -> None:
+def test_bf16_is_used_where_the_method_bears_it_and_the_user_agrees_and_it_pays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     images = photos()
 
     def explained(precision: str, method: Gradient | SmoothGrad) -> Tensor:
@@ -106,6 +109,13 @@ def test_bf16_is_used_where_the_method_bears_it_and_the_user_agrees() -> None:
         return method(net, images, 1).values
 
     smooth = SmoothGrad(samples=4)
+    monkeypatch.setattr(engine, "half_pays", lambda device: False)
+    assert torch.equal(explained("bf16", smooth), explained("float32", smooth))
+    slow = classifier(FAMILIES["vgg"]())
+    slow.engine.precision = "bf16"
+    assert "run in float32" in smooth(slow, images, 1).notes[0]
+    assert not Gradient()(slow, images, 1).notes
+    monkeypatch.setattr(engine, "half_pays", lambda device: True)
     assert torch.equal(explained("bf16", Gradient()), explained("float32", Gradient()))
     full, half = explained("float32", smooth), explained("bf16", smooth)
     difference = (full - half).norm() / full.norm()

@@ -267,6 +267,8 @@ class Explainer(Method):
                 "look for a division, a logarithm or a root of zero inside the model"
             )
         notes = found.notes
+        if self.bears_bf16 and net.engine.precision == "bf16" and not net.engine.halves:
+            notes += ("bf16 was allowed, but this device is slower in it: run in float32",)
         empty = [name for name, value in zip(images.names, values, strict=True) if not value.any()]
         if empty:
             notes += (
