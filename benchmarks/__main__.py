@@ -34,6 +34,9 @@ PARTS = {
     "deep_shap": "deep_shap",
     "cams": "cams",
     "path": "path",
+    "black_box": "black_box",
+    "optimised": "optimised",
+    "white_box": "white_box",
 }
 
 HEAD = """\

@@ -15,6 +15,18 @@ SIZE = 24
 
 #: what stands for a method where its defaults would take long on small nets: name -> spec
 QUICK: dict[str, str] = {
+    "boundary": "boundary:queries=150",
+    "dbge": "dbge:queries=150,reach=1",
+    "nes": "nes:norm=l2,queries=510,eps=0.5+1+2,pairs=8,sigma=0.1,refine=2",
+    "square": "square:queries=200",
+    "zoo": "zoo:queries=1500,sides=8,coordinates=96,h=0.1",
+    "apgd": "apgd:eps=2/255+8/255,steps=12",
+    "carlini-wagner": "carlini-wagner:searches=2,steps=10",
+    "ifgsm": "ifgsm:eps=2/255+8/255,steps=4,refine=1",
+    "jsma": "jsma:steps=12",
+    "lbfgs": "lbfgs:searches=2,steps=6",
+    "mifgsm": "mifgsm:eps=2/255+8/255,steps=4,refine=1",
+    "pgd": "pgd:eps=2/255+8/255,steps=4,restarts=2,refine=1",
     "lime": "lime:segments=grid,count=9,samples=40",
     "rise": "rise:cells=3,samples=64",
     "shap": "shap:evaluations=64,segments=grid,count=16",

@@ -86,14 +86,15 @@ def maker() -> Any:
     return module
 
 
-def test_every_explainer_has_its_page_and_the_page_says_what_the_docstring_says() -> None:
+@pytest.mark.parametrize("room", ["explain", "attack"])
+def test_every_method_has_its_page_and_the_page_says_what_the_docstring_says(room: str) -> None:
     make = maker()
-    known = make.explainers()
-    folder = ROOT / "docs" / "methods"
+    known = make.methods(room)
+    folder = make.ROOMS[room].folder
     pages = {name: make.page(cls, whole=True) for name, cls in known.items()}
     for name, told in pages.items():
         path = folder / f"{name}.md"
-        assert path.exists(), f"{name} has no page: make docs"
+        assert path.exists(), f"{name} has no page: make docs ARGS={name}"
         measured = make.measured_in(path)
         assert "forward" in measured, name
         assert path.read_text() == make.text(told, measured), f"{name}: make docs ARGS=--texts"

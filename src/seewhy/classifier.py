@@ -185,8 +185,9 @@ class Classifier:
         """Gradient of a score with respect to the images; answers (scores (N,), gradients (N, 3, H, W)).
 
         `score(logits, where)` gives a number (n,) for each image of a part, `where` being the part's slice. One forward
-        and one backward pass an image, in the engine's batches. `logits(part)` stands in for the module's whole pass, and
-        then what it takes for `images`. Raises `NothingToExplain` where the score does not depend on the images.
+        and one backward pass an image, in the engine's batches; or K backward passes for (n, K) scores, and then gradients
+        (N, K, 3, H, W). `logits(part)` stands in for the module's whole pass, and then what it takes for `images`. Raises
+        `NothingToExplain` where the score does not depend on the images.
         """
         scores: list[Tensor] = []
         answer = logits or (lambda part: self.logits(part, lens))
@@ -200,10 +201,14 @@ class Classifier:
                         f"the output of {self.name} does not depend on its input by any differentiable way; "
                         "a detach(), an argmax or a no_grad() inside the model cuts it off"
                     )
-                (gradient,) = torch.autograd.grad(scored.sum(), leaf)
-            count(backward=len(part))
+                several = scored.sum(0).view(-1)
+                each = [
+                    torch.autograd.grad(one, leaf, retain_graph=left > 0)[0]
+                    for left, one in zip(range(len(several) - 1, -1, -1), several, strict=True)
+                ]
+            count(backward=len(each) * len(part))
             parts.append((where.start, scored.detach()))
-            return gradient
+            return each[0] if scored.ndim == 1 else torch.stack(each, 1)
 
         parts: list[tuple[int, Tensor]] = []
         gradients = self.engine.map(run, images, "gradient")
@@ -213,6 +218,26 @@ class Classifier:
             scores.append(kept[position])
             position += len(kept[position])
         return torch.cat(scores), gradients
+
+    def backwards(self, images: Tensor, work: Callable[[Tensor, slice, Callable[[Tensor], Tensor]], Tensor]) -> Tensor:
+        """What `work(logits, where, gradient)` answers for each part of the images, joined, from one forward pass.
+
+        `gradient(scores)` is the gradient (n, 3, H, W) of scores (n,), for one backward pass: the logits say how many it
+        takes, and none is kept that is not asked for.
+        """
+
+        def run(part: Tensor, where: slice) -> Tensor:
+            with torch.enable_grad():
+                leaf = part.detach().clone().requires_grad_()
+                logits = self.logits(leaf)
+
+                def gradient(scores: Tensor) -> Tensor:
+                    count(backward=len(part))
+                    return torch.autograd.grad(scores.sum(), leaf, retain_graph=True)[0]
+
+                return work(logits, where, gradient)
+
+        return self.engine.map(run, images, "gradient")
 
     def predict(self, images: Tensor | Images) -> Tensor:
         """Logits (N, C) without gradients, in the engine's batches; softmax over them gives probabilities."""

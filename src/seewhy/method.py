@@ -166,7 +166,7 @@ def _read(text: str, hint: Any, where: str) -> Any:
             return None
         return _read(text, next(part for part in inside if part is not type(None)), where)
     if origin is tuple:
-        return tuple(_read(part, inside[0], where) for part in text.split("+"))
+        return tuple(_read(part, inside[0], where) for part in text.split("+")) if text else ()
     if hint is bool:
         if text.lower() not in ("true", "false"):
             raise SpecError(f'expected true or false for {where}, got "{text}"')

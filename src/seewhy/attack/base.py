@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,14 +56,15 @@ class Goal:
         """The class (N,) that the goal speaks of: the true one, or the target."""
         return self.labels if self.target is None else self.target
 
-    def margin(self, scores: Tensor) -> Tensor:
+    def margin(self, scores: Tensor, soft: bool = False) -> Tensor:
         """How much is missing (M,), from logits or log-probabilities (M, C): negative once the goal is reached.
 
-        Untargeted f_y − max_{j≠y} f_j, targeted max_{j≠t} f_j − f_t. Differentiable.
+        Untargeted f_y − max_{j≠y} f_j, targeted max_{j≠t} f_j − f_t; `soft` takes log Σ exp for max, which makes it the
+        logarithm of P(not reached) / P(reached). Differentiable.
         """
         named = self.named.to(scores.device)[:, None]
-        own = scores.gather(1, named)[:, 0]
-        best = scores.scatter(1, named, -torch.inf).amax(1)
+        own, others = scores.gather(1, named)[:, 0], scores.scatter(1, named, -torch.inf)
+        best = others.logsumexp(1) if soft else others.amax(1)
         return own - best if self.target is None else best - own
 
 
@@ -141,6 +143,29 @@ class Adversarial:
         order = eps.argsort(stable=True)
         return eps[order], probabilities[order]
 
+    def strip(self, index: int = 0, count: int = 6) -> list[int]:
+        """For one image at most `count` levels from the smallest size to the largest, and `best` among them, if there is one."""
+        sizes, best = self.eps[:, index].tolist(), int(self.best[index])
+        order = sorted(range(len(sizes)), key=lambda level: (sizes[level], level != best))
+        order = [  # an answer that serves larger sizes too is shown once
+            level
+            for place, level in enumerate(order)
+            if place == 0 or not torch.equal(self.images[level, index], self.images[order[place - 1], index])
+        ]
+        if len(order) <= count:
+            return order
+        chosen = {order[round(k * (len(order) - 1) / (count - 1))] for k in range(count)}
+        if best >= 0 and best not in chosen:
+            chosen.remove(min(chosen, key=lambda level: abs(order.index(level) - order.index(best))))
+            chosen.add(best)
+        return [level for level in order if level in chosen]
+
+    def plot_strip(self, index: int = 0, count: int = 6) -> Figure:
+        """The image as it was and at several sizes of the change, with what the model says of each."""
+        from seewhy.report.figures import strip
+
+        return strip(self, index, count)
+
     def plot(self, index: int = 0) -> Figure:
         """Original, adversarial image, difference amplified (the factor is said), and confidence against size."""
         from seewhy.report.figures import attack
@@ -206,16 +231,16 @@ class Attack(Method, Generic[V]):
             else:
                 found = Perturbed(pixels[None, :0], torch.zeros(1, 0))
             levels = len(found.images)
-            if not bool(((found.images >= 0) & (found.images <= 1)).all()):
+            low, high = found.images.aminmax() if len(right) else (0, 1)
+            if not (low >= 0 and high <= 1):
                 raise InputError(f"{self.spec} left the range of pixels [0, 1]; an attack must answer images inside it")
             logits, rounded = clean.expand(levels, -1, -1).clone(), clean.expand(levels, -1, -1).clone()
             if len(right):
-                flat = found.images.flatten(0, 1)
-                logits[:, right] = net.predict(flat).cpu().unflatten(0, (levels, -1))
-                rounded[:, right] = net.predict(as_saved(flat)).cpu().unflatten(0, (levels, -1))
+                logits[:, right], rounded[:, right] = _judged(net, found.images)
         changed = pixels.expand(levels, *pixels.shape).clone()
         changed[:, right] = found.images
         difference = changed - pixels
+        distances = {norm: size_of(difference, norm) for norm in NORMS}
         goal = Goal(truth, wanted)
         return Adversarial(
             method=self.spec,
@@ -230,16 +255,32 @@ class Attack(Method, Generic[V]):
             success=goal.reached(logits.argmax(-1)) & ~wrong,
             success_8bit=goal.reached(rounded.argmax(-1)) & ~wrong,
             wrong_at_start=wrong,
-            distances={
-                **{norm: size_of(difference, norm) for norm in NORMS},
-                "rms": difference.flatten(2).square().mean(-1).sqrt(),
-            },
+            distances={**distances, "rms": distances["l2"] / math.sqrt(pixels[0].numel())},
             queries=_spread(view.queries, right, len(pixels)),
             gradients=_spread(view.gradients, right, len(pixels)),
             names=net.labels,
             cost=meter.cost,
             notes=found.notes + view.notes + _apart(wrong),
         )
+
+
+def _judged(net: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (E, N, C) of plain passes on images (E, N, 3, H, W), and on them in 8 bits; what is the same is judged once."""
+    levels, saved = len(images), as_saved(images)
+    fresh = torch.ones(images.shape[:2], dtype=torch.bool)
+    for level in range(1, levels):
+        fresh[level] = (images[level] != images[level - 1]).flatten(1).any(1)
+    apart = fresh & torch.stack([(one != other).flatten(1).any(1) for one, other in zip(images, saved, strict=True)])
+    first = net.predict(images[fresh]).cpu()
+    logits = first.new_zeros(*fresh.shape, first.shape[1])
+    logits[fresh] = first
+    rounded = logits.clone()
+    if bool(apart.any()):
+        rounded[apart] = net.predict(saved[apart]).cpu()
+    for level in range(1, levels):
+        for each in (logits, rounded):
+            each[level] = torch.where(fresh[level, :, None], each[level], each[level - 1])
+    return logits, rounded
 
 
 def _spread(values: Tensor, right: Tensor, count: int) -> Tensor:

@@ -24,6 +24,7 @@ class FGSM(Attack[WhiteBox]):
     largest size below the first success and that success narrow down the smallest size that fools: once in floating point,
     and once as the image would be saved, in 8 bits. They are two more levels, with their own size for each image.
     Cost for E sizes: 6 + 4·E + 2·`refine` forward passes and one backward pass an image; without refinement 2 + 2·E.
+    Limits: one straight line, by the gradient at the image alone; where the loss bends, larger sizes may fool less than smaller.
     Deviation: the paper has one ε and no refinement; ε is in units of [0, 1] pixels.
     Source: Goodfellow, Shlens & Szegedy 2015, arXiv 1412.6572, section 4; targeted: Kurakin et al. 2017, arXiv 1611.01236;
     L2: Miyato et al. 2017, arXiv 1605.07725.
@@ -60,23 +61,23 @@ class FGSM(Attack[WhiteBox]):
         def loss(logits: Tensor, rows: Tensor) -> Tensor:
             return F.cross_entropy(logits, goal.named[rows].to(logits.device), reduction="none")
 
-        every = torch.arange(len(pixels))
-        gradient = view.gradient(pixels, every, loss)[1] * (1 if goal.target is None else -1)
-        direction = steepest(gradient, self.norm)
-        base = pixels
+        every, way = torch.arange(len(pixels)), 1 if goal.target is None else -1
+        direction = steepest(view.gradient(pixels, every, loss)[1], self.norm)
 
         def at(sizes: Tensor) -> Tensor:
-            return (base + sizes.view(-1, 1, 1, 1) * direction).clamp(0, 1)
+            return torch.addcmul(pixels, way * sizes.view(-1, 1, 1, 1), direction).clamp_(0, 1)
 
-        grid = sizes = torch.tensor(given(self.eps, self.norm, pixels))[:, None].expand(-1, len(base))
+        grid = sizes = torch.tensor(given(self.eps, self.norm, pixels))[:, None].expand(-1, len(pixels))
         images = torch.stack([at(sizes) for sizes in grid])
         if not self.refine:
             return Perturbed(images, sizes)
+        if not bool(view.can(every, 2 * (len(grid) + self.refine)).all()):
+            return Perturbed(images, sizes, ("the queries left did not suffice to narrow down the smallest size",))
         flat = images.flatten(0, 1)
 
         def fooled(candidates: Tensor) -> Tensor:
-            found = view.labels(candidates, every.repeat(len(candidates) // len(base)))
-            return goal.reached(found.view(-1, len(base)))
+            found = view.labels(candidates, every.repeat(len(candidates) // len(pixels)))
+            return goal.reached(found.view(-1, len(pixels)))
 
         for seen in (torch.clone, as_saved):
 

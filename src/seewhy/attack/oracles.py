@@ -18,6 +18,9 @@ V = TypeVar("V", bound="View")
 #: no budget, as a number of queries
 UNLIMITED = 2**62
 
+#: logits (m, C), rows (m,), gradient(scores (m,), wanted (m,)) -> (m, 3, H, W); answers a tensor (m, …), see `WhiteBox.backwards`
+Work = Callable[[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]], Tensor]
+
 
 def as_saved(images: Tensor) -> Tensor:
     """Pixels rounded to 8 bits, as a picture file holds them."""
@@ -54,6 +57,10 @@ class View(ABC):
     def can(self, of: Tensor, queries: int = 1) -> Tensor:
         """Which of the originals `of` (M,) have so many queries left."""
         return self.left[of] >= queries
+
+    def limit(self, queries: int) -> None:
+        """Grant no image more than so many queries: what an attack allows itself, within what the user does."""
+        self.budget = queries if self.budget is None else min(self.budget, queries)
 
     @property
     def left(self) -> Tensor:
@@ -164,15 +171,40 @@ class WhiteBox(View):
             return score(answer, torch.arange(where.start, where.stop))
 
         scores, gradients = self.net.gradient(self._given(images), scored)
-        gradients = gradients.cpu()
-        each = scores[0].numel()
-        self.gradients = self.gradients + each * torch.bincount(of, minlength=len(self.gradients))
-        still = ~torch.isfinite(gradients.flatten(1)).all(1)
-        if bool(still.any()):
-            gradients = gradients.nan_to_num(0, 0, 0)
-        still |= gradients.flatten(1).abs().amax(1) == 0
-        self.silent = self.silent + torch.bincount(of[still], minlength=len(self.silent))
+        gradients, silent = _heard(gradients)
+        self._count(of, torch.full((len(of),), scores[0].numel()), silent)
         return in_order(logits, len(images)), gradients
+
+    def backwards(self, images: Tensor, of: Tensor, work: Work) -> tuple[Tensor, Tensor]:
+        """Logits (M, C), and what `work` makes of each part of the images (M, 3, H, W), made of the originals `of` (M,).
+
+        For attacks whose logits say how many gradients it takes. `work(logits, rows, gradient)` answers a tensor (m, …) for
+        the rows (m,) of `images` that the part holds; `gradient(scores, wanted)` answers the gradient (m, 3, H, W) of
+        scores (m,): a backward pass of the part, and a gradient more for the images that are `wanted` (m,).
+        """
+        self._charge(of)
+        logits: dict[int, Tensor] = {}
+        counts: dict[int, Tensor] = {}
+
+        def part(answer: Tensor, where: slice, gradient: Callable[[Tensor], Tensor]) -> Tensor:
+            logits[where.start] = answer.detach().cpu()
+            counts[where.start] = asked = torch.zeros(len(answer), 2, dtype=torch.long)
+
+            def counted(scores: Tensor, wanted: Tensor) -> Tensor:
+                heard, silent = _heard(gradient(scores))
+                asked[:, 0] += wanted
+                asked[:, 1] += silent & wanted
+                return heard
+
+            return work(answer, torch.arange(where.start, where.stop), counted)
+
+        made = self.net.backwards(self._given(images), part)
+        self._count(of, *in_order(counts, len(images)).T)
+        return in_order(logits, len(images)), made
+
+    def _count(self, of: Tensor, gradients: Tensor, silent: Tensor) -> None:
+        self.gradients = self.gradients.index_add(0, of, gradients)
+        self.silent = self.silent.index_add(0, of, silent.long())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -184,6 +216,16 @@ class WhiteBox(View):
             f"for {int(masked.sum())} of {len(masked)} images a gradient is zero or not a number (the model is saturated or "
             "hides its gradients there): a failure shows no robustness; try one that needs no gradients, such as square",
         )
+
+
+def _heard(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """A gradient (M, …) on the CPU, zero where it is not finite, and for which of them it says nothing (M,)."""
+    gradient = gradient.cpu().contiguous()
+    low, high = gradient.flatten(1).aminmax(dim=1)
+    broken = ~(low.isfinite() & high.isfinite())
+    if bool(broken.any()):
+        gradient = gradient.nan_to_num(0, 0, 0)
+    return gradient, broken | ((low == 0) & (high == 0))
 
 
 def _zeroed(view: V, count: int) -> V:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import final
 
 import torch
 from torch import Tensor
 
-from seewhy.attack.base import Perturbed, size_of
+from seewhy.attack.base import Goal, Perturbed, size_of
+from seewhy.attack.oracles import View, as_saved
 from seewhy.errors import SpecError, nearest
 
 #: the sizes that are tried where none are given, in 255ths of each value
@@ -87,17 +89,93 @@ def swept(within: Within, pixels: Tensor, eps: tuple[float, ...], refine: int) -
     return Perturbed(torch.cat([images, best[None]]), torch.cat([sizes, high[None]]))
 
 
-def nearest_found(found: Tensor, pixels: Tensor, eps: tuple[float, ...], norm: str) -> Perturbed:
+#: how often an image found is drawn towards the original by half of what is not known
+DRAWN = 8
+
+
+def drawn(view: View, found: Tensor, pixels: Tensor, goal: Goal, rows: Tensor) -> Tensor:
+    """Images `found` (N, 3, H, W), those of `rows` (M,), which fool, drawn towards `pixels` by bisection while they fool."""
+    found = found.clone()
+    low, high = torch.zeros(len(pixels)), torch.ones(len(pixels))
+    ends = found.clone()
+    for _ in range(DRAWN):
+        rows = rows[view.can(rows)]
+        if not len(rows):
+            break
+        middle = (low[rows] + high[rows]) / 2
+        tried = torch.lerp(pixels[rows], ends[rows], middle.view(-1, 1, 1, 1))
+        good = goal.of(rows).reached(view.labels(tried, rows))
+        found[rows[good]], high[rows[good]], low[rows[~good]] = tried[good], middle[good], middle[~good]
+    return found
+
+
+#: how much longer than the change found another one along it may be that is to outlive rounding
+LONGER = (1, 1.05, 1.2, 1.5, 2, 4, 8)
+
+
+def surviving(view: View, found: Tensor, pixels: Tensor, goal: Goal) -> Tensor:
+    """What of `found` (N, 3, H, W) can be saved: rounded to 8 bits, on the way from `pixels` through `found`, and fooling.
+
+    The nearest by the factors `LONGER`, between which three queries decide, as far as the budget goes; `found` as it is where
+    none fools.
+    """
+    kept, factors = found.clone(), torch.tensor(LONGER)
+    low, high = torch.full((len(found),), -1), torch.full((len(found),), len(LONGER))
+    while len(rows := ((high - low > 1) & view.can(torch.arange(len(found)))).nonzero()[:, 0]):
+        middle = (low + high)[rows] // 2
+        longer = pixels[rows] + factors[middle].view(-1, 1, 1, 1) * (found[rows] - pixels[rows])
+        tried = as_saved(longer.clamp_(0, 1))
+        good = goal.of(rows).reached(view.labels(tried, rows))
+        kept[rows[good]], high[rows[good]], low[rows[~good]] = tried[good], middle[good], middle[~good]
+    return kept
+
+
+def nearest_found(
+    found: Tensor, pixels: Tensor, eps: tuple[float, ...], norm: str, saved: Tensor | None = None
+) -> Perturbed:
     """What an attack answers that looks for the nearest fooling images and found `found` (N, 3, H, W).
 
-    The last level holds them at their own sizes. Before it, a level for each size of `eps`: where the image found is farther
-    than that, what lies at that size on the way to it. An image for which nothing fools comes back as the attack left it,
-    and is judged like any other.
+    They are a level at their own sizes, and so are `saved`, those of `surviving`, after it. Before them, a level for each
+    size of `eps`: where the image found is farther than that, what lies at that size on the way to it. An image for which
+    nothing fools comes back as the attack left it, and is judged like any other.
     """
-    sizes = size_of(found - pixels, norm)
+    last = found[None] if saved is None else torch.stack([found, saved])
+    own = size_of(last - pixels, norm)
     levels = [
-        pixels + (size / sizes.clamp_min(1e-12)).clamp_max(1).view(-1, 1, 1, 1) * (found - pixels)
+        (pixels + (size / own[0].clamp_min(1e-12)).clamp_max(1).view(-1, 1, 1, 1) * (found - pixels)).clamp(0, 1)
         for size in sorted(eps)
     ]
     asked = torch.tensor(sorted(eps))[:, None].expand(-1, len(pixels))
-    return Perturbed(torch.stack([*(level.clamp(0, 1) for level in levels), found]), torch.cat([asked, sizes[None]]))
+    return Perturbed(torch.cat([level[None] for level in levels] + [last]), torch.cat([asked, own]))
+
+
+@final
+class Nearest:
+    """Of the fooling images that a search meets, the nearest to each original in L2, and who met one since `forget`."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels
+        self.images = pixels.clone()
+        self.sizes = torch.full((len(pixels),), torch.inf)
+        self.forget()
+
+    def forget(self) -> None:
+        self.met = torch.zeros(len(self.pixels), dtype=torch.bool)
+
+    def keep(self, rows: Tensor, images: Tensor) -> None:
+        """Images (M, 3, H, W) of the originals `rows` (M,), each once, that fool."""
+        self.met[rows] = True
+        sizes = size_of(images - self.pixels[rows], "l2")
+        nearer = sizes < self.sizes[rows]
+        self.images[rows[nearer]], self.sizes[rows[nearer]] = images[nearer], sizes[nearer]
+
+    def settled(self, view: View, failed: Tensor, goal: Goal, eps: tuple[float, ...], draw: bool = True) -> Perturbed:
+        """What the search answers: the nearest, as `nearest_found` does, after `drawn` and with `surviving`.
+
+        Where nothing was found `failed` (N, 3, H, W) comes back. At most `DRAWN` + `LONGER` queries.
+        """
+        found = self.sizes.isfinite()
+        images = torch.where(found.view(-1, 1, 1, 1), self.images, failed)
+        if draw:
+            images = drawn(view, images, self.pixels, goal, found.nonzero()[:, 0])
+        return nearest_found(images, self.pixels, eps, "l2", surviving(view, images, self.pixels, goal))

@@ -10,7 +10,7 @@ import click
 from seewhy.cli.options import Machine, with_machine, with_model, writable
 from seewhy.cli.shell import Command, shell
 from seewhy.errors import RunError
-from seewhy.units import duration, pixels, seconds
+from seewhy.units import duration, seconds
 
 
 @click.command(
@@ -119,9 +119,14 @@ def report(run: str, out: str | None, overwrite: bool) -> None:
 
 def _line(image: dict[str, Any]) -> tuple[str, ...]:
     """What the model says of an image, and the smallest change that an attack found."""
+    from seewhy.report.words import size
+
     if image["status"] != "ok":
         return image["name"], f"failed: {image['error']}", "", ""
     top = image["top"][0] if image["top"] else None
-    sizes = [each["smallest_eps"] for each in image["attacks"] if each["smallest_eps"] is not None]
-    fooled = pixels(min(sizes)) if sizes else "nothing that was tried" if image["attacks"] else "not tried"
+    norm = next(
+        (each["norm"] or "linf" for each in image["attacks"] if each["fooled"]), None
+    )  # others cannot be compared
+    sizes = [each["smallest_eps"] for each in image["attacks"] if each["fooled"] and (each["norm"] or "linf") == norm]
+    fooled = size(min(sizes), norm) if norm else "nothing that was tried" if image["attacks"] else "not tried"
     return image["name"], top["label"] if top else "", f"{top['probability']:.1%}" if top else "", fooled

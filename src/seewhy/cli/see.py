@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +23,7 @@ from seewhy.cli.options import (
     with_model,
 )
 from seewhy.cli.shell import Command, Shell, shell
-from seewhy.errors import DataError, InputError, NothingToExplain, SpecError
+from seewhy.errors import DataError, InputError, LayerError, NothingToExplain, SpecError, UnknownOperation
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -53,6 +55,8 @@ class _Work:
     stem: dict[str, str]
     failed: list[dict[str, str]] = field(default_factory=list)
     item: Item | None = None
+    #: told what share of the step in hand is done
+    within: Callable[[float], None] = lambda share: None
 
     def picture(self) -> Picture:
         """The photograph of the image that is worked on, upright."""
@@ -64,6 +68,7 @@ class _Work:
         """Every image that can be read with every step (a method's spec, and a class or nothing)."""
         total, done = len(self.images) * len(self.steps), 0
         with self.spoken.progress(self.text) as tell:
+            self.within = lambda share: tell(done + share, total, f"{item.name}, {spec}")
             for item, found in self.images.each(self.net.preprocess):
                 if isinstance(found, Exception):
                     self.fail(item.name, found, alone=len(self.images) == 1)
@@ -296,13 +301,20 @@ def _warn_of_time(spoken: Shell, net: Classifier, methods: dict[str, Any], image
         "seewhy attack cat.jpg",
         "seewhy attack cat.jpg --method fgsm:eps=1/255+2/255+4/255,refine=0 --target tabby",
         'seewhy attack photos/ --label "tiger cat" --out fooled --json',
+        "seewhy attack cat.jpg dog.png --method fgsm --method fgsm:norm=l2 --compare --why",
+        "seewhy attack --judge fooled --model timm:resnet18.a1_in1k",
     ],
 )
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1)
 @with_model
 @click.option("--method", "specs", multiple=True, default=["fgsm"], show_default=True, metavar="SPEC", help="Or `all`.")
 @click.option("--label", metavar="NAME", help="The true class [default: the data set's, or the predicted one].")
 @click.option("--target", metavar="NAME", help="The class to be seen [default: any but the true one].")
+@click.option(
+    "--why", is_flag=True, help="Measure why it fails, against noise of the same size; a picture and a paragraph."
+)
+@click.option("--compare", is_flag=True, help="Accuracy against ε of all methods in one picture, and the distances.")
+@click.option("--judge", metavar="DIR", help="Attack nothing: show an exported set to the model.")
 @with_folder("seewhy-attack")
 @with_images
 @with_machine
@@ -312,6 +324,9 @@ def attack(
     specs: tuple[str, ...],
     label: str | None,
     target: str | None,
+    why: bool,
+    compare: bool,
+    judge: str | None,
     folder: Folder,
     split: str | None,
     limit: int | None,
@@ -319,10 +334,16 @@ def attack(
 ) -> None:
     """Look for the smallest change of IMAGES that changes the model's decision.
 
-    Sizes are in pixels of [0, 1]; 8/255 is understood. For each image a picture of the attack, and the adversarial
-    image itself, as it was judged: the smallest that fools, or the largest tried where none does.
+    Sizes stand in the method's spec, fgsm:eps=4/255+8/255, in pixels of [0, 1]. For each image a picture of the attack, the
+    image at several sizes, and the adversarial image itself, as it was judged: the smallest that fools, or the largest tried
+    where none does. With adversarial.csv they are a set, which --judge reads again.
     """
     spoken = shell()
+    if judge is not None:
+        _judge(spoken, machine, model, judge)
+        return
+    if not images:
+        raise click.UsageError("give at least one image, as in seewhy attack cat.jpg")
     methods = _methods(specs, "attack")
     found = open_images(images, split, limit)
     net = machine.load(model, spoken)
@@ -330,30 +351,138 @@ def attack(
         net.index(name)
     if label is None and found.labels is not None:
         found = found.aligned(net.labels)
+    from seewhy.attack import compare as beside
+    from seewhy.attack import sets
+
+    _warn_of_time(spoken, net, methods, len(found), 1)
     work = _Work(spoken, net, found, "attacking", [(spec, "") for spec in methods], stems(found.names))
 
-    def file(image: str, spec: str) -> str:
-        return ".".join(filter(None, (work.stem[image], slug(spec), target and slug(target), "png")))
+    def file(image: str, spec: str, kind: str = "") -> str:
+        return ".".join(filter(None, (work.stem[image], slug(spec), target and slug(target), kind, "png")))
 
-    files = [file(image, spec) for image in found.names for spec in methods]
-    folder.prepare([each for png in files for each in (png, _adversarial(png))])
-    rows = []
+    kinds = ["", "strip", "adversarial", "original", *(["why"] if why else [])]
+    files = [file(image, spec, kind) for image in found.names for spec in methods for kind in kinds]
+    folder.prepare([*files, *(f"{name}.png" for name in _COMPARED if compare)])
+    rows, table, parts = [], [], []
+    answers: list[Adversarial] = []
     for image, spec, _ in work.each():
-        answer = work.run(lambda: methods[spec](net, image, labels=label, target=target), image.names[0])  # noqa: B023
+        photo = image.names[0]
+        with _ticking(net, methods[spec], work):
+            answer = work.run(lambda: methods[spec](net, image, labels=label, target=target), photo)  # noqa: B023
         if answer is None:
             continue
-        path = folder.file(file(image.names[0], spec))
+        path, strip, adversarial, original = (folder.file(file(photo, spec, kind)) for kind in kinds[:4])
         _draw(answer.plot(), path)
-        row, pixels = _attacked(answer, image.names[0])
-        _save_pixels(pixels, folder.file(_adversarial(path.name)))
-        rows.append({**row, "picture": path, "adversarial": folder.file(_adversarial(path.name))})
+        _draw(answer.plot_strip(), strip)
+        row, pixels = _attacked(answer, photo)
+        sets.save_pixels(pixels, adversarial)
+        sets.save_pixels(answer.original.pixels[0], original)
+        table.append(sets.row(net, answer, 0, adversarial.name, original.name))
+        rows.append({**row, "picture": path, "strip": strip, "adversarial": adversarial})
+        if why:
+            rows[-1]["why"] = _why(net, answer, folder.file(file(photo, spec, "why")))
+        answers = [*answers, answer] if answers and answers[0].original.names == answer.original.names else [answer]
+        if len(answers) == len(methods):
+            parts.append(beside.compare(answers))
+    if table:
+        sets.write(folder.path, table)
     work.finish(len(rows), folder)
+    document = {"model": _about(net), "attacks": rows, "failed": work.failed}
+    if compare and parts:
+        joined = beside.together(parts)
+        for name, figure in zip(_COMPARED, (joined.plot(), joined.plot_distances()), strict=True):
+            _draw(figure, folder.file(f"{name}.png"))
+        document["compared"] = {
+            "attacks": [{key: _number(value) for key, value in each.items()} for each in joined.table()],
+            "pictures": {name: folder.file(f"{name}.png") for name in _COMPARED},
+        }
 
     def show() -> None:
-        spoken.table(("image", "method", "before", "after", "smallest ε", "picture"), [_line(row) for row in rows])
+        spoken.table(("image", "method", "before", "after", "smallest change", "picture"), [_line(row) for row in rows])
+        for row in rows if why else ():
+            told = row["why"]["words"] if row["why"] else "not fooled, so there is no failure to look into."
+            click.echo(f"\n{row['image']}, {row['method']}: {told}")
 
-    spoken.answer({"model": _about(net), "attacks": rows, "failed": work.failed}, show)
+    spoken.answer(document, show)
     _remark(spoken, rows)
+
+
+#: pictures of all methods together
+_COMPARED = ("accuracy", "distances")
+
+
+@contextmanager
+def _ticking(net: Classifier, method: Method, work: _Work) -> Iterator[None]:
+    """Move the progress on within one long attack, by the images that were passed of those that may be."""
+    before, passed = net.engine.progress, 0
+    most = max(1, sum(method.passes))
+    last = 0
+
+    def tick(done: int, total: int) -> None:
+        nonlocal passed, last
+        passed += done - last if done > last else done
+        last = 0 if done == total else done
+        work.within(min(passed / most, 0.99))
+
+    net.engine.progress = tick
+    try:
+        yield
+    finally:
+        net.engine.progress = before
+
+
+def _why(net: Classifier, answer: Adversarial, path: Path) -> dict[str, Any] | None:
+    """Why one image's attack succeeds, drawn; None where it does not."""
+    from seewhy.attack.why_it_fails import diagnose
+    from seewhy.method import parse
+
+    if int(answer.best[0]) < 0:
+        return None
+    explainers: list[Any] = [parse(name, "explain") for name in ("grad-cam", "gradient")]
+    try:
+        found = diagnose(net, answer, explainers=explainers)
+    except (LayerError, UnknownOperation, NothingToExplain):  # no maps, no rule for an operation, or a map of nothing
+        try:
+            found = diagnose(net, answer)
+        except NothingToExplain as error:
+            return {"words": f"not measured: {error}", "numbers": None, "cost": None, "picture": None}
+    _draw(found.plot(), path)
+    return {"words": found.words(), "numbers": found.rows()[0], "cost": _cost(found.cost), "picture": path}
+
+
+def _judge(spoken: Shell, machine: Machine, model: str, directory: str) -> None:
+    """Show an exported set to a model."""
+    from seewhy.attack import sets
+
+    given = sets.load(Path(directory).expanduser())
+    net = machine.load(model, spoken)
+    found = given.judged(net)
+    rows = [
+        {
+            "file": row["file"],
+            "class": net.labels[int(row["label"])],
+            "right on the original": bool(found.right[i]),
+            "predicted": net.labels[int(found.predictions[i])],
+            "fools": bool(found.fools[i]),
+            "as told": bool(found.as_told[i]),
+        }
+        for i, row in enumerate(given.rows)
+    ]
+
+    def show() -> None:
+        written = [
+            tuple("yes" if each is True else "no" if each is False else str(each) for each in row.values())
+            for row in rows
+        ]
+        spoken.table(tuple(rows[0]), written)
+        click.echo(f"\n{net.name}: {found.words()}")
+
+    spoken.answer({"model": _about(net), "images": rows, "words": found.words()}, show)
+
+
+def _number(value: Any) -> Any:
+    """A number as JSON has it: None where it is infinite or not one."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @click.command(
@@ -461,10 +590,6 @@ def _also(picture: str, arrays: bool) -> tuple[str, ...]:
     return (picture, str(Path(picture).with_suffix(".npz"))) if arrays else (picture,)
 
 
-def _adversarial(picture: str) -> str:
-    return picture.removesuffix(".png") + ".adversarial.png"
-
-
 def _attacked(answer: Adversarial, image: str) -> tuple[dict[str, Any], Tensor]:
     """What one image's attack came to, and the image that is shown for it."""
     fooled = int(answer.best[0]) >= 0
@@ -478,6 +603,7 @@ def _attacked(answer: Adversarial, image: str) -> tuple[dict[str, Any], Tensor]:
     row = {
         "image": image,
         "method": answer.method,
+        "norm": answer.norm,
         "before": named(before),
         "after": named(after),
         "target": None if answer.target is None else answer.names[int(answer.target[0])],
@@ -492,6 +618,8 @@ def _attacked(answer: Adversarial, image: str) -> tuple[dict[str, Any], Tensor]:
             )
         ],
         "distances": {key: float(value[shown, 0]) for key, value in answer.distances.items()},
+        "queries": int(answer.queries[0]),
+        "gradients": int(answer.gradients[0]),
         "notes": answer.notes,
         "cost": _cost(answer.cost),
     }
@@ -499,20 +627,17 @@ def _attacked(answer: Adversarial, image: str) -> tuple[dict[str, Any], Tensor]:
 
 
 def _line(row: dict[str, Any]) -> tuple[str, ...]:
-    from seewhy.units import pixels
+    from seewhy.report.words import size
 
     before, after = (f"{row[key]['label']} {row[key]['probability']:.1%}" for key in ("before", "after"))
+    told = size(row["shown_eps"], row["norm"])
+    if row["norm"] == "l2":
+        told += f", RMS {size(row['distances']['rms'])}"
     if row["wrong_at_start"]:
         verdict = "wrong from the start"
     else:
-        verdict = pixels(row["smallest_eps"]) if row["fooled"] else f"none up to {pixels(row['shown_eps'])}"
+        verdict = told if row["fooled"] else f"none up to {told}"
     return row["image"], row["method"], before, after, verdict, str(row["picture"])
-
-
-def _save_pixels(pixels: Tensor, path: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
 
 
 def _draw(figure: Any, path: Path) -> None:

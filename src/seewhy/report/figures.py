@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image
 
 from seewhy.errors import InputError
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
     import os
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from seewhy.attack.base import Adversarial
+    from seewhy.attack.compare import Comparison, Transfer
+    from seewhy.attack.defences import Detector
+    from seewhy.attack.why_it_fails import Diagnosis
     from seewhy.data.images import Images
     from seewhy.explain.base import Attribution
     from seewhy.explain.compare import Agreement
@@ -30,6 +35,10 @@ if TYPE_CHECKING:
     from seewhy.look.filters import FilterGrid
 
 _BLUE, _ORANGE = "#0b62b8", "#c25a00"
+
+#: colours and dashes of several lines, apart in every common kind of colour blindness
+_SERIES = (_BLUE, _ORANGE, "#3a7d44", "#8a3ea8", "#555555", "#b3123f")
+_DASHES = ("-", "--", "-.", ":")
 
 
 def explanation(
@@ -187,10 +196,14 @@ def attack(adversarial: Adversarial, index: int) -> Figure:
     names, size = adversarial.names, float(adversarial.eps[level, index])
     start, end = adversarial.clean_probabilities[index], adversarial.probabilities[level, index]
     now = int(start.argmax())
+
+    def told(eps: float) -> str:
+        return words.epsilon(eps, adversarial.norm, original.size)
+
     figure = _figure(11.5, 3.3)
     shown = (
         (pictures.to_picture(original), f"{names[now]}, {words.percent(float(start[now]))}"),
-        (pictures.to_picture(changed), f"{names[after]}, {words.percent(float(end[after]))}\n{words.epsilon(size)}"),
+        (pictures.to_picture(changed), f"{names[after]}, {words.percent(float(end[after]))}\n{told(size)}"),
         (difference, f"difference × {factor}\n(grey: none)"),
     )
     for place, (picture, title) in enumerate(shown):
@@ -199,28 +212,226 @@ def attack(adversarial: Adversarial, index: int) -> Figure:
         axes.set_title(title, fontsize=9, parse_math=False)
     axes = figure.add_subplot(1, 4, 4)
     eps, probabilities = adversarial.curve(index)
-    steps = 255 * eps.numpy()
+    scale, label = words.axis(adversarial.norm, original.size)
+    steps = scale * eps.numpy()
     axes.plot(steps, probabilities[:, before].numpy(), "o-", color=_BLUE, markersize=3, label=names[before])
     if after != before:
         axes.plot(steps, probabilities[:, after].numpy(), "s--", color=_ORANGE, markersize=3, label=names[after])
     if fooled:
-        axes.axvline(255 * float(adversarial.smallest_eps[index]), color="0.4", linewidth=1, linestyle=":")
-    title = f"fooled at {words.epsilon(size)}" if fooled else f"not fooled up to {words.epsilon(float(eps.max()))}"
+        axes.axvline(scale * float(adversarial.smallest_eps[index]), color="0.4", linewidth=1, linestyle=":")
+    title = f"fooled at {told(size)}" if fooled else f"not fooled up to {told(float(eps.max()))}"
     if bool(adversarial.wrong_at_start[index]):
         title = "wrong before the attack"
     axes.set_title(title, fontsize=9, parse_math=False)
-    axes.set_xlabel("ε, in steps of 1/255", fontsize=8)
     axes.set_ylabel("probability", fontsize=8)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
-    axes.set_xlim(0, max(1.0, float(steps.max())) * 1.1)
-    ticks = [0.0, *(2.0**k for k in range(9) if 2**k <= steps.max() * 1.001)]
+    _size_axis(axes, label, float(steps.max()))
+    _legend(axes)
+    return figure
+
+
+def strip(adversarial: Adversarial, index: int, count: int = 6) -> Figure:
+    """One image at several sizes of the change, from none on, each with what the model says of it."""
+    _inside([index], len(adversarial.labels))
+    levels = adversarial.strip(index, count)
+    names, values = adversarial.names, adversarial.original.pixels[index].numel()
+    figure = _figure(1.75 * (len(levels) + 1), 2.35)
+    for place, level in enumerate([None, *levels]):
+        axes = _bare(figure.add_subplot(1, len(levels) + 1, place + 1))
+        pixels = adversarial.original.pixels[index] if level is None else adversarial.images[level, index]
+        says = adversarial.clean_probabilities[index] if level is None else adversarial.probabilities[level, index]
+        axes.imshow(np.asarray(pictures.to_picture(pixels.numpy())))
+        size = (
+            "no change"
+            if level is None
+            else words.epsilon(float(adversarial.eps[level, index]), adversarial.norm, values)
+        )
+        axes.set_title(size, fontsize=8, parse_math=False)
+        fooled = level is not None and bool(adversarial.success[level, index] & adversarial.success_8bit[level, index])
+        told = f"{names[int(says.argmax())]}\n{words.percent(float(says.max()))}"
+        axes.set_xlabel(told, fontsize=8, color=_ORANGE if fooled else "black", parse_math=False)
+    return figure
+
+
+def accuracy(found: Comparison) -> Figure:
+    """The share of images right at the start that stay right, against ε: every attack, with Wilson's interval of 95 %.
+
+    A plot for each norm: sizes in different norms cannot be compared.
+    """
+    norms = list(dict.fromkeys(found.norms))
+    figure = _figure(5.2 * len(norms), 3.6)
+    values = found.images.pixels[0].numel()
+    for place, norm in enumerate(norms):
+        axes = figure.add_subplot(1, len(norms), place + 1)
+        chosen = [number for number, each in enumerate(found.norms) if each == norm]
+        scale, label = words.axis(norm, values)
+        there = found.smallest[chosen]
+        largest = 1.25 * float(there[there.isfinite()].max()) if bool(there.isfinite().any()) else 1.0
+        for order, number in enumerate(chosen):
+            colour, dash = _SERIES[order % len(_SERIES)], _DASHES[order % len(_DASHES)]
+            standing = found.smallest[number, ~found.wrong_at_start].isinf().any()
+            end = min(largest, float(found.tried[number])) if standing else largest  # beyond it is not known
+            sizes = torch.cat([torch.zeros(1), torch.logspace(-3, 0, 200) * end])
+            share, low, high = found.accuracy(number, sizes).T.numpy()
+            steps = scale * sizes.numpy()
+            axes.plot(steps, share, dash, color=colour, label=found.attacks[number], drawstyle="steps-post")
+            axes.fill_between(steps, low, high, step="post", color=colour, alpha=0.13, linewidth=0)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_ylabel("share that stays right", fontsize=8)
+        _size_axis(axes, label, scale * largest)
+        _legend(axes)
+    figure.suptitle(f"{words.many(found.fair, 'image')} right at the start; bands: 95 % (Wilson)", fontsize=9)
+    return figure
+
+
+def distances(found: Comparison) -> Figure:
+    """Each attack's smallest distances, an image a dot, with their median over all; those not fooled stand at the right."""
+    figure = _figure(6.4, 0.9 + 0.55 * len(found.attacks))
+    axes = figure.add_subplot()
+    kept = ~found.wrong_at_start
+    every = 255 * found.distances["rms"][:, kept].numpy()
+    finite = every[np.isfinite(every)]
+    low, high = (finite.min() / 1.3, finite.max() * 1.3) if finite.size else (0.1, 10.0)
+    aside = high * (high / low) ** 0.07
+    for row, values in enumerate(every):
+        there, colour = np.isfinite(values), _SERIES[row % len(_SERIES)]
+        # dots are moved up and down by their rank, so that equal ones can be told apart
+        lift = (np.argsort(np.argsort(values, kind="stable")) % 5 - 2) * 0.09
+        axes.plot(values[there], row + lift[there], "o", color=colour, markersize=3.5, alpha=0.6)
+        middle = float(np.median(np.where(there, values, np.inf))) if values.size else np.inf
+        if np.isfinite(middle):
+            axes.plot([middle, middle], [row - 0.32, row + 0.32], color=colour, linewidth=2)
+        axes.text(aside, row, f"{int((~there).sum())}", fontsize=8, va="center", ha="center")
+    axes.axvline(high, color="0.7", linewidth=0.8)
+    axes.text(aside, -0.62, "not fooled", fontsize=7, ha="center")
+    axes.set_xscale("log")
+    _plain(axes.xaxis)
+    axes.set_xlim(low, high * (high / low) ** 0.14)
+    axes.set_ylim(len(every) - 0.5, -0.8)
+    axes.set_yticks(range(len(every)), found.attacks, fontsize=8)
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)
+    axes.set_xlabel(
+        "smallest change that fools, root mean square in steps of 1/255; line: median of all images", fontsize=8
+    )
+    axes.tick_params(labelsize=8)
+    return figure
+
+
+def transfer(found: Transfer) -> Figure:
+    """Whose fooling images fool whom, in colours, with the counts."""
+    figure = _figure(2.4 + 1.0 * len(found.victims), 1.6 + 0.6 * len(found.sources))
+    axes = figure.add_subplot()
+    share = found.share.numpy()
+    axes.imshow(np.rint(pictures.white_to(np.nan_to_num(share), "positive")).astype(np.uint8), aspect="auto")
+    for row in range(len(found.sources)):
+        for column in range(len(found.victims)):
+            of = int(found.of[row, column])
+            text = f"{share[row, column]:.0%}\n{int(found.fooled[row, column])} of {of}" if of else "–"
+            ink = "white" if share[row, column] > 0.6 else "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
+    axes.set_xticks(range(len(found.victims)), found.victims, fontsize=8)
+    axes.set_yticks(range(len(found.sources)), found.sources, fontsize=8)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_parse_math(False)
+    axes.set_xlabel("shown to", fontsize=8)
+    axes.set_ylabel("made for", fontsize=8)
+    axes.set_title(f"{found.method}: fooled of those that the victim had right", fontsize=9, parse_math=False)
+    return figure
+
+
+def detector(found: Detector) -> Figure:
+    """Detections against false alarms, with what chance gives."""
+    figure = _figure(3.8, 3.8)
+    axes = figure.add_subplot()
+    alarms, detections = found.curve()
+    axes.plot([0, 1], [0, 1], ":", color="0.5", label="chance")
+    axes.plot(alarms.numpy(), detections.numpy(), "-", color=_BLUE, label=", ".join(found.squeezers))
+    axes.set_xlabel(f"false alarms, of {words.many(len(found.clean), 'clean image')}", fontsize=8)
+    axes.set_ylabel(f"detections, of {words.many(len(found.adversarial), 'adversarial image')}", fontsize=8)
+    axes.set_title(f"area {found.auc:.3f}; {words.percent(found.detections())} at 5 % false alarms", fontsize=9)
+    axes.tick_params(labelsize=8)
+    _legend(axes)
+    return figure
+
+
+def diagnosis(found: Diagnosis, index: int) -> Figure:
+    """The fall of the gap, the growth through the layers, the spectrum and the units that changed most, each with noise."""
+    from seewhy.attack.why_it_fails import BANDS, SHARES
+
+    _inside([index], len(found.before))
+    figure = _figure(12.5, 3.4)
+    axes = figure.add_subplot(1, 4, 1)
+    gaps = found.gaps[:, index].numpy()
+    axes.axhline(0, color="0.7", linewidth=0.8)
+    axes.plot(SHARES, gaps, "o-", color=_BLUE, markersize=3, label="the attack")
+    axes.plot([0, 1], [gaps[0], gaps[0] - float(found.linear[0, index])], "--", color="0.4", label="by the gradient")
+    for fall in found.falls[1:, index].tolist():
+        axes.plot([0, 1], [gaps[0], gaps[0] - fall], "-", color=_ORANGE, linewidth=1, label="noise")
+    names = [found.names[int(each[index])] for each in (found.before, found.after)]
+    axes.set_title(f"logit of {names[0]} − {names[1]}", fontsize=8, parse_math=False, wrap=True)
+    axes.set_xlabel("share of the change", fontsize=8)
+    axes = figure.add_subplot(1, 4, 2)
+    growth = 100 * found.growth[:, :, index].numpy()
+    axes.semilogy(growth[:, 0], "o-", color=_BLUE, markersize=3, label="the attack")
+    axes.semilogy(growth[:, 1:], "-", color=_ORANGE, linewidth=1, label="noise")
+    axes.set_xticks(range(len(found.layers)), found.layers, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_title("change of each answer, % of its length", fontsize=8)
+    _plain(axes.yaxis)
+    axes = figure.add_subplot(1, 4, 3)
+    places = (np.array(BANDS[:-1]) + BANDS[1]) - BANDS[1] / 2
+    shares = 100 * found.spectrum[:, index].numpy()
+    axes.bar(places, shares[0], 0.8 * BANDS[1], color=_BLUE, label="the attack")
+    axes.plot(places, shares[1:].T, "_", color=_ORANGE, markersize=12, label="noise")
+    axes.set_title("share of the energy, %", fontsize=8)
+    axes.set_xlabel("cycles a pixel", fontsize=8)
+    axes = figure.add_subplot(1, 4, 4)
+    channels = [str(each) for each in found.units[index].tolist()]
+    if channels:
+        answers = found.answers[index].numpy()
+        axes.plot(answers[:, 0], "o", color="0.4", markersize=4, label="before")
+        axes.plot(answers[:, 1], "o", color=_BLUE, markersize=4, label="the attack")
+        axes.plot(answers[:, 2:], "_", color=_ORANGE, markersize=9, label="noise")
+        axes.set_xticks(range(len(channels)), channels)
+        axes.set_title(f"mean answer of {found.layer}'s channels", fontsize=8, parse_math=False)
+    else:
+        axes.set_visible(False)
+    for each in figure.axes:
+        each.tick_params(labelsize=7, which="both")
+        for label in each.get_xticklabels():
+            label.set_parse_math(False)
+        if each.get_visible():
+            handles = dict(zip(*reversed(each.get_legend_handles_labels()), strict=True))
+            for text in each.legend(handles.values(), handles.keys(), fontsize=7, frameon=False).get_texts():
+                text.set_parse_math(False)
+    figure.suptitle(f"{found.method} on {found.images.names[index]}", fontsize=9).set_parse_math(False)
+    return figure
+
+
+def _size_axis(axes: Axes, label: str, reach: float) -> None:
+    """Sizes in even steps up to one unit of the axis, logarithmic from there on."""
+    unit = min(1.0, 10.0 ** np.floor(np.log10(max(reach, 1e-9) / 2)))
+    axes.set_xlabel(label, fontsize=8)
+    axes.set_xscale("symlog", linthresh=unit, linscale=0.5)
+    axes.set_xlim(0, max(unit, reach) * 1.1)
+    ticks = [0.0, *(unit * 2.0**k for k in range(12) if unit * 2**k <= reach * 1.001)]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.tick_params(labelsize=8)
+
+
+def _plain(axis: Axis) -> None:
+    """Numbers of a logarithmic axis as people write them, at 1, 2 and 5 times a power of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _legend(axes: Axes) -> None:
     for text in axes.legend(fontsize=7, frameon=False).get_texts():
         text.set_parse_math(False)
-    return figure
 
 
 def filters(grid: FilterGrid) -> Figure:

@@ -21,6 +21,8 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from seewhy import units
+from seewhy.attack.compare import wilson
+from seewhy.attack.why_it_fails import paragraph
 from seewhy.errors import RunError
 from seewhy.explain.compare import DISAGREE, GRID, correlated, disagreement
 from seewhy.method import registry
@@ -31,8 +33,9 @@ from seewhy.run.store import MODEL, ImageRow, Result, Run, Timing
 #: photographs that get a section of their own; all of them stand in the table
 FULL = 12
 
-#: pixels of the longer side: explanations, explanations before and after, photographs, thumbnails, layers' maps
-_MAP, _PAIR, _PHOTO, _THUMB, _TILE = 448, 300, 800, 96, 112
+#: pixels of the longer side: explanations, explanations before and after, photographs, thumbnails, layers' maps,
+#: sizes of a change
+_MAP, _PAIR, _PHOTO, _THUMB, _TILE, _STEP = 448, 300, 800, 96, 112, 168
 
 _CHANNELS = 8
 
@@ -127,6 +130,25 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A photograph at one size of the change, with what the model says of it."""
+
+    size: str
+    says: str
+    fools: bool
+    picture: Shown
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Why an attack succeeds: a paragraph made of the numbers, and how the change grows from layer to layer."""
+
+    paragraph: str
+    chart: Markup
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Attacked:
     """An attack on one photograph."""
 
@@ -140,6 +162,18 @@ class Attacked:
     trio: tuple[tuple[str, Shown], ...]
     facts: tuple[str, ...]
     notes: tuple[str, ...]
+    strip: tuple[Step, ...] = ()
+    why: Failing | None = None
+
+
+@dataclass(frozen=True)
+class Fooling:
+    """What all attacks came to on all photographs: their curves by norm, a row an attack, and why the first succeeds."""
+
+    charts: tuple[tuple[str, tuple[str, ...], Markup], ...]
+    rows: tuple[tuple[str, ...], ...]
+    why: Failing | None
+    lead: str
 
 
 @dataclass(frozen=True)
@@ -244,6 +278,7 @@ class _Page:
             "has_stability": any(photo.stability for photo in read),
             "identity": self.identity,
             "facts": self.facts(),
+            "fooling": self.fooling(),
             "filters": self.filters(),
             "layers": self.identity.get("layers", []),
             "missing": self.identity.get("missing_rules", {}),
@@ -308,7 +343,7 @@ class _Page:
             credit=str(image.record.get("credit") or ""),
             notes=tuple(image.record.get("notes", ())),
             why=self.why(rows, base),
-            attacks=tuple(self.attacked(image, row, seen, anchor) for row in attacks),
+            attacks=tuple(self.attacked(image, row, seen, anchor, row is attacks[0]) for row in attacks),
             moved=self.moved(rows, base, _judged(self.run, rows)),
             layers=tuple(self.layer(row) for row in rows if "channels" in row.record and "zero" in row.record),
             failed=tuple((row.step, row.error or "") for row in self.rows[image.id] if not row.ok),
@@ -429,7 +464,7 @@ class _Page:
             tuple(record.get("notes", ())),
         )
 
-    def attacked(self, image: ImageRow, row: Result, seen: Image.Image, anchor: str) -> Attacked:
+    def attacked(self, image: ImageRow, row: Result, seen: Image.Image, anchor: str, first: bool) -> Attacked:
         record = row.record
         named = words.title(record["method"])
         eps, before, after = record["eps"], record["before"], record["after"]
@@ -438,12 +473,13 @@ class _Page:
         changed = self.run.array(image.id, row.step, "adversarial")
         difference, factor = pictures.amplified(original, changed)
         judged = _opened(self.run, record.get("pictures", {}).get("adversarial", "")) or pictures.to_picture(changed)
-        size = words.epsilon(record["shown_eps"])
-        verdict = _verdict(record, named)
+        norm, values = record.get("norm", "linf"), changed.size
+        size = words.size(record["shown_eps"], norm, values)
+        verdict = _verdict(record, named, values)
         rival = after["label"] if after["index"] != before["index"] else ""
         said = [_course(before["label"], record["p_before"])]
         said += [_course(rival, record["p_after"])] if rival else []
-        description = f"From no change to {words.epsilon(eps[-1])}, {words.listed(said)}."
+        description = f"From no change to {words.epsilon(eps[-1], norm, values)}, {words.listed(said)}."
         chart = charts.confidence(
             f"{anchor}-{row.key}",
             eps,
@@ -453,6 +489,8 @@ class _Page:
             record["smallest_eps"],
             f"Confidence against ε under {named} on {image.name}",
             description,
+            norm,
+            values,
         )
         distances = record["distances"]
         facts = (
@@ -463,6 +501,7 @@ class _Page:
             words.passes(record["cost"]["forward"], record["cost"]["backward"]),
             *_time(self.run.timing(image.id, row.step)),
         )
+        same = (f"original: {_says(before)}", _exact(seen, f"{image.name} as the model saw it")) if first else None
         return Attacked(
             named,
             record["method"],
@@ -472,7 +511,7 @@ class _Page:
             rival,
             chart,
             (
-                (f"original: {_says(before)}", _exact(seen, f"{image.name} as the model saw it")),
+                *([same] if same else []),
                 (
                     f"changed by {size}: {_says(after)}",
                     _exact(judged, f"{image.name} changed by {named} with {size}, as it was judged"),
@@ -484,7 +523,32 @@ class _Page:
             ),
             facts,
             tuple(record.get("notes", ())),
+            self.strip(record, named, image.name, values),
+            self.failing(image, f"why {row.step}", f"{anchor}-{row.key}-why"),
         )
+
+    def strip(self, record: Mapping[str, Any], named: str, photo: str, values: int) -> tuple[Step, ...]:
+        """The photograph at several sizes of the change."""
+        whole = _opened(self.run, record.get("pictures", {}).get("strip", ""))
+        told = record.get("strip", [])
+        if whole is None or len(told) < 3:  # an attack that looks for the nearest has one size, and that in 8 bits
+            return ()
+        width = whole.width // len(told)
+        steps = []
+        for place, each in enumerate(told):
+            tile = whole.crop((place * width, 0, (place + 1) * width, whole.height))
+            size = words.epsilon(each["eps"], record.get("norm", "linf"), values)
+            shown = _shown(pictures.fitted(tile, _STEP, enlarge=True), f"{photo} changed by {named} with {size}")
+            steps.append(Step(size, _says(each), each["fools"], shown))
+        return tuple(steps)
+
+    def failing(self, image: ImageRow, step: str, key: str) -> Failing | None:
+        """Why the attack succeeds on one photograph, where that was measured."""
+        row = next((each for each in self.rows[image.id] if each.ok and each.step == step), None)
+        if row is None:
+            return None
+        found = row.record["diagnosis"]
+        return Failing(paragraph([found], 1), _growth(key, [found], image.name), tuple(row.record.get("notes", ())))
 
     def moved(self, rows: Sequence[Result], before: Image.Image, after: Image.Image | None) -> tuple[Moved, ...]:
         """Explanations before and after the attack, the pairs that lie side by side."""
@@ -566,18 +630,20 @@ class _Page:
         if known:
             right = sum(bool(photo.right) for photo in known)
             said.append(f"It was right on {right} of the {words.many(len(known), 'photograph')} whose class is known.")
-        attacks: dict[str, list[tuple[str, float | None, float]]] = {}
+        attacks: dict[str, list[tuple[str, float | None, float, str]]] = {}
         moved: dict[str, list[float]] = {}
         for image in self.images:
             for row in self.rows[image.id]:
                 if row.ok and "p_before" in row.record:
-                    entry = (image.name, row.record["smallest_eps"], max(row.record["eps"]))
+                    record = row.record
+                    entry = (image.name, record["smallest_eps"], max(record["eps"]), record.get("norm", "linf"))
                     attacks.setdefault(row.record["method"], []).append(entry)
                 elif row.ok and row.record.get("correlation") is not None:
                     moved.setdefault(row.record["method"], []).append(float(row.record["correlation"]))
         for spec, found in attacks.items():
-            names, sizes, largest = zip(*found, strict=True)
-            said += words.fooled(sizes, max(largest), names, words.title(spec))
+            names, sizes, largest, norms = zip(*found, strict=True)
+            values = 3 * math.prod(self.identity.get("size", [224, 224]))
+            said += words.fooled(sizes, max(largest), names, words.title(spec), norms[0], values)
         if len(moved) > 1:
             ranked = sorted((median(values), words.title(spec)) for spec, values in moved.items())
             (low, least), (high, most) = ranked[0], ranked[-1]
@@ -599,6 +665,61 @@ class _Page:
             else "Nothing that was asked for was left out."
         )
         return said
+
+    def fooling(self) -> Fooling | None:
+        """What all attacks came to, counted over the photographs."""
+        by_spec: dict[str, list[Result]] = {}
+        why = []
+        for image in self.images:
+            for row in self.rows[image.id]:
+                if row.ok and "p_before" in row.record:
+                    by_spec.setdefault(row.record["method"], []).append(row)
+                elif row.ok and "diagnosis" in row.record:
+                    why.append(row.record)
+        if not by_spec:
+            return None
+        values = 3 * math.prod(self.identity.get("size", [224, 224]))
+        titles = [words.title(spec) for spec in by_spec]
+        named = {spec: title if titles.count(title) == 1 else spec for spec, title in zip(by_spec, titles, strict=True)}
+        by_norm: dict[str, list[charts.Course]] = {}
+        rows = []
+        for spec, found in by_spec.items():
+            norm = found[0].record.get("norm", "linf")
+            sizes = [row.record["smallest_eps"] for row in found]
+            course = charts.Course(named[spec], tuple(sizes), max(max(row.record["eps"]) for row in found))
+            by_norm.setdefault(norm, []).append(course)
+            there = sum(size is not None for size in sizes)
+            low, high = wilson(there, len(sizes))
+            middle = median(math.inf if size is None else size for size in sizes)
+            times = [timing.seconds for row in found if (timing := self.run.timing(row.image, row.step)) is not None]
+            rows.append(
+                (
+                    named[spec],
+                    words.NORMS[norm],
+                    f"{there} of {len(sizes)}",
+                    f"{100 * low:.0f} to {100 * high:.0f}{words.NBSP}%",
+                    "not reached" if math.isinf(middle) else words.size(middle, norm, values),
+                    _middle([row.record["cost"]["forward"] for row in found]),
+                    _middle([row.record["cost"]["backward"] for row in found]),
+                    units.seconds(median(times)) if times else "–",
+                )
+            )
+        drawn = []
+        for norm, courses in by_norm.items():
+            told = words.listed(
+                [f"{each.name} fools {sum(size is not None for size in each.smallest)}" for each in courses]
+            )
+            title = f"Share of photographs whose decision stays, against ε in {words.NORMS[norm]}"
+            chart = charts.accuracy(
+                f"accuracy-{norm}", courses, norm, values, title, f"Of {len(courses[0].smallest)}: {told}."
+            )
+            drawn.append((title, tuple(each.name for each in courses), chart))
+        first = next(iter(by_spec))
+        failing = None
+        if why:
+            told_why = [record["diagnosis"] for record in why]
+            failing = Failing(paragraph(told_why, len(by_spec[first])), _growth("growth", told_why, "all photographs"))
+        return Fooling(tuple(drawn), tuple(rows), failing, named[first])
 
     def facts(self) -> list[tuple[str, str]]:
         """What the model is."""
@@ -790,9 +911,21 @@ def _crop(record: Mapping[str, Any], outlined: bool) -> str:
 def _stood(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return ""
+    norm = record.get("norm", "linf")
     if record["fooled"]:
-        return words.size(record["smallest_eps"])
-    return f"no ε up to {words.size(max(record['eps']))}"
+        return words.size(record["smallest_eps"], norm)
+    return f"no ε up to {words.size(max(record['eps']), norm)}"
+
+
+def _growth(key: str, rows: Sequence[Mapping[str, Any]], where: str) -> Markup:
+    """How the change grows from layer to layer: medians over photographs, noise's over directions too."""
+    layers = rows[0]["layers"]
+    found = [row["growth"] for row in rows if row["layers"] == layers]
+    attack = [median(each[place][0] for each in found) for place in range(len(layers))]
+    noise = [median(value for each in found for value in each[place][1:]) for place in range(len(layers))]
+    ends = [f"{100 * each:.2g} %" for each in (attack[0], attack[-1], noise[0], noise[-1])]
+    told = f"The attack's change goes from {ends[0]} to {ends[1]}, noise from {ends[2]} to {ends[3]}."
+    return charts.growth(key, layers, attack, noise, f"Change of each layer's answer, on {where}", told)
 
 
 def _says(given: Mapping[str, Any]) -> str:
@@ -804,28 +937,34 @@ def _course(label: str, probabilities: Sequence[float]) -> str:
     return f"the probability of {label} goes from {first} to {last}"
 
 
-def _verdict(record: Mapping[str, Any], named: str) -> str:
+def _verdict(record: Mapping[str, Any], named: str, values: int) -> str:
     """What an attack did to one photograph; in 8 bits is what counts, and what was so only before rounding is said."""
     before, after = record["before"], record["after"]
-    largest = words.size(max(record["eps"]))
+    norm = record.get("norm", "linf")
+
+    def told(eps: float) -> str:
+        return words.epsilon(eps, norm, values)
+
+    largest = words.size(max(record["eps"]), norm, values)
     unrounded = [eps for eps, success in zip(record["eps"], record["success"], strict=True) if success]
     if record["fooled"]:
+        each = " to each value of a pixel" if norm == "linf" else ""
         said = (
-            f"The smallest change found that fools it is {words.epsilon(record['smallest_eps'])} to each value of a "
-            f"pixel: {before['label']} ({words.percent(before['probability'])}) becomes {after['label']} "
+            f"The smallest change found that fools it is {told(record['smallest_eps'])}{each}: "
+            f"{before['label']} ({words.percent(before['probability'])}) becomes {after['label']} "
             f"({words.percent(after['probability'])}), also when the image is saved in 8 bits."
         )
         if min(unrounded) < record["smallest_eps"]:
-            said += f" Before rounding to 8 bits, {words.epsilon(min(unrounded))} is enough."
+            said += f" Before rounding to 8 bits, {told(min(unrounded))} is enough."
         return said
     said = f"It was not fooled by any ε of {named} tried, up to {largest}."
     if unrounded:
         said = (
-            f"{named} fooled it only before rounding to 8 bits (from {words.epsilon(min(unrounded))}), not in an image "
+            f"{named} fooled it only before rounding to 8 bits (from {told(min(unrounded))}), not in an image "
             f"as it would be saved, by any ε tried up to {largest}."
         )
     still = "it still says" if after["index"] == before["index"] else "it says"
-    return f"{said} At {words.epsilon(record['shown_eps'])} {still} {_says(after)}."
+    return f"{said} At {told(record['shown_eps'])} {still} {_says(after)}."
 
 
 def _time(timing: Timing | None) -> tuple[str, ...]:

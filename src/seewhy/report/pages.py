@@ -13,9 +13,19 @@ from seewhy.report import words
 
 #: the parts that begin with a word of their own, in the order in which a page has them, and those that none may lack
 PARTS = ("Values", "Raises", "Cost", "Limits", "Deviation", "Source")
-NEEDED = ("Values", "Cost", "Limits", "Source")
+NEEDED = {"explain": ("Values", "Cost", "Limits", "Source"), "attack": ("Cost", "Limits", "Source")}
 
-_BEGINS = re.compile(r"(?:^|(?<=[.;:)\]] ))(?:(Values) (?=\()|(Raises) (?=`|[A-Z])|(Cost|Limits|Deviation|Source): )")
+_BEGINS = re.compile(
+    r"(?:^|(?<=[.;:)\]] ))"
+    r"(?:(Values) (?=\()|(Raises) (?=`|[A-Z])|(Cost) (?=at most: |for [^:.]{1,60}: )|(Cost|Limits|Deviation|Source): )"
+)
+
+#: what the attacks have in common that see as much of the model, from what sees most
+_VIEWS = {
+    "gradients": "With the model in hand: gradients",
+    "scores": "From outside: the probabilities of all classes",
+    "labels": "From outside: the predicted class alone",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,20 @@ class Page:
     options: tuple[Option, ...]
 
 
+def family(cls: type[Method]) -> str:
+    """What a method has in common with others, as a heading: what a map shows, or what an attack sees of the model."""
+    if cls.room == "attack":
+        return _VIEWS[cls.view.sees]  # type: ignore[attr-defined]
+    return words.family(cls.name) if cls.room == "explain" else ""
+
+
+def rank(cls: type[Method]) -> tuple[int, int, str]:
+    """The place of a method among the others of its room, family by family."""
+    if cls.room == "attack":
+        return (list(_VIEWS).index(cls.view.sees), *words.rank(cls.name))  # type: ignore[attr-defined]
+    return (0, *words.rank(cls.name))
+
+
 def page(cls: type[Method], *, whole: bool = False) -> Page:
     """A method's page, made of its docstring; `whole` refuses one that lacks a part or an example (`SpecError`).
 
@@ -52,23 +76,24 @@ def page(cls: type[Method], *, whole: bool = False) -> Page:
         before, *pieces = re.split(_BEGINS, " ".join(block.split()))
         if before.strip():
             told.append(before.strip())
-        for place in range(0, len(pieces), 4):
-            name = next(filter(None, pieces[place : place + 3]))
-            said = pieces[place + 3].strip()
+        for place in range(0, len(pieces), 5):
+            name = next(filter(None, pieces[place : place + 4]))
+            said = pieces[place + 4].strip()
             parts[name] = f"{parts[name]} {said}" if name in parts else said
-    lacking = [part for part in NEEDED if part not in parts] + ([] if example else ["an example (>>>)"])
+    needed = NEEDED.get(cls.room, NEEDED["explain"])
+    lacking = [part for part in needed if part not in parts] + ([] if example else ["an example (>>>)"])
     if not told:
         lacking.insert(0, "a first sentence with the formula")
     if whole and lacking:
         raise SpecError(
             f"the docstring of {cls.__module__}.{cls.__qualname__} lacks {words.listed(lacking)}; a method's page is made "
-            f"of it: its parts begin with {', '.join(f'{part}:' for part in NEEDED)} or Values (N, …)"
+            f"of it: its parts begin with {', '.join(f'{part}:' for part in needed)} or Values (N, …)"
         )
     return Page(
         name=cls.name,
         room=cls.room,
         title=words.title(cls.name),
-        family=words.family(cls.name) if cls.room == "explain" else "",
+        family=family(cls),
         shows=cls.shows,
         reading=cls.reading,
         formula=told[0] if told else "",

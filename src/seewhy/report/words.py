@@ -14,7 +14,9 @@ _TITLES = {
     **{"xgrad-cam": "XGrad-CAM", "hires-cam": "HiResCAM", "layer-cam": "LayerCAM", "eigen-cam": "Eigen-CAM"},
     **{"score-cam": "Score-CAM", "ablation-cam": "Ablation-CAM", "guided-grad-cam": "Guided Grad-CAM", "rise": "RISE"},
     **{"lime": "LIME", "shap": "SHAP", "shap-partition": "Partition SHAP", "deep-shap": "Deep SHAP"},
-    "deep-taylor": "Deep Taylor",
+    **{"deep-taylor": "Deep Taylor", "ifgsm": "I-FGSM", "mifgsm": "MI-FGSM", "pgd": "PGD", "apgd": "Auto-PGD"},
+    **{"deepfool": "DeepFool", "lbfgs": "L-BFGS", "carlini-wagner": "Carlini–Wagner", "jsma": "JSMA", "zoo": "ZOO"},
+    **{"nes": "NES", "dbge": "DBGE"},
 }
 
 #: what a class is to its photograph, in the order in which they are shown
@@ -39,6 +41,12 @@ _FAMILIES = {
 }
 _OTHERS = "Other methods"
 
+#: the attacks in the order in which they are shown
+_ATTACKS = (
+    *("fgsm", "ifgsm", "mifgsm", "pgd", "apgd", "lbfgs", "deepfool", "carlini-wagner", "jsma"),
+    *("zoo", "nes", "square", "dbge", "boundary"),
+)
+
 
 def family(spec: str) -> str:
     """What a method has in common with others, as a heading.
@@ -52,7 +60,7 @@ def family(spec: str) -> str:
 
 def rank(spec: str) -> tuple[int, str]:
     """The place of a method among the others, family by family."""
-    known = [name for members in _FAMILIES.values() for name in members]
+    known = [*(name for members in _FAMILIES.values() for name in members), *_ATTACKS]
     name = spec.partition(":")[0]
     return (known.index(name) if name in known else len(known), spec)
 
@@ -93,19 +101,47 @@ def percent(probability: float) -> str:
     return text.replace(" ", NBSP)
 
 
-def size(eps: float) -> str:
-    """A size of change in steps of 1/255, two digits where it is no whole step.
+def size(eps: float, norm: str = "linf", values: int = 0) -> str:
+    """A size of change in its norm: steps of 1/255 (two digits where it is no whole step), a length, or a share of pixels.
 
-    >>> size(8 / 255), size(0.003)
-    ('8/255', '0.77/255')
+    An ℓ₂ length is also told as the root mean square over so many `values`, where they are known.
+
+    >>> size(8 / 255), size(0.003), size(0.5, "l2", 12 * 12), size(0.04, "l0").replace(NBSP, " ")
+    ('8/255', '0.77/255', 'ℓ₂ 0.5, RMS 11/255', '4.0 % of pixels')
     """
+    if norm == "l0":
+        return f"{percent(eps)} of pixels"
+    if norm == "l2":
+        return f"ℓ₂ {figure(eps)}" + (f", RMS {_steps(eps / math.sqrt(values))}" if values else "")
+    return _steps(eps)
+
+
+def _steps(eps: float) -> str:
     steps = 255 * eps
     return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-4 else f"{steps:.2g}/255"
 
 
-def epsilon(eps: float) -> str:
+def epsilon(eps: float, norm: str = "linf", values: int = 0) -> str:
     """A size of change with its sign, on one line: "ε = 8/255"."""
-    return f"ε = {size(eps)}".replace(" ", NBSP)
+    told = size(eps, norm, values)
+    return (told if norm == "l2" else f"ε = {told}").replace(" ", NBSP)
+
+
+def axis(norm: str, values: int) -> tuple[float, str]:
+    """What a size is multiplied by on an axis, and what the axis then shows; `values` are those of an image.
+
+    >>> axis("l0", 12)
+    (100.0, 'ε, share of the pixels in %')
+    """
+    if norm == "l0":
+        return 100.0, "ε, share of the pixels in %"
+    if norm == "l2":
+        return 255 / math.sqrt(values), "ε, root mean square in steps of 1/255"
+    return 255.0, "ε, in steps of 1/255"
+
+
+#: norms as they are written
+NORMS = {"linf": "ℓ∞", "l2": "ℓ₂", "l0": "ℓ₀"}
 
 
 def figure(value: float) -> str:
@@ -184,7 +220,14 @@ def role(name: str) -> str:
     return _ROLES.get(name, name)
 
 
-def fooled(smallest: Sequence[float | None], largest: float, names: Sequence[str], attack: str) -> list[str]:
+def fooled(
+    smallest: Sequence[float | None],
+    largest: float,
+    names: Sequence[str],
+    attack: str,
+    norm: str = "linf",
+    values: int = 0,
+) -> list[str]:
     """How many photographs an attack fools, how small a change suffices, and which ones it does not fool.
 
     `smallest` holds, for each photograph, the smallest ε that fools it or None; `largest` is the largest tried.
@@ -193,17 +236,17 @@ def fooled(smallest: Sequence[float | None], largest: float, names: Sequence[str
     stood = [name for name, eps in zip(names, smallest, strict=True) if eps is None]
     said = []
     if found:
-        reach = epsilon(found[0])
+        reach = epsilon(found[0], norm, values)
         if len(found) > 1:
-            reach += f" to {size(found[-1])}"
-        middle = f" (median {size(median(found))})" if len(found) > 2 else ""
+            reach += f" to {size(found[-1], norm, values)}"
+        middle = f" (median {size(median(found), norm, values)})" if len(found) > 2 else ""
+        each = " to each value of a pixel" if norm == "linf" else ""
         said.append(
-            f"{attack} fooled it on {len(found)} of {many(len(smallest), 'photograph')}, with changes of {reach} to "
-            f"each value of a pixel{middle}."
+            f"{attack} fooled it on {len(found)} of {many(len(smallest), 'photograph')}, with changes of {reach}{each}{middle}."
         )
     if stood:
         said.append(
-            f"On {some(stood, 4)} it was not fooled by any ε of {attack} tried, up to {size(largest)}; a stronger "
+            f"On {some(stood, 4)} it was not fooled by any ε of {attack} tried, up to {size(largest, norm, values)}; a stronger "
             "attack may do it."
         )
     return said

@@ -16,7 +16,8 @@ import torch
 from PIL import Image as Picture
 from torch import Tensor
 
-from seewhy.attack.base import Attack
+from seewhy.attack.base import Adversarial, Attack
+from seewhy.attack.why_it_fails import between
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.data.photo import prepared
@@ -38,6 +39,9 @@ Progress = Callable[[float, float, str], None]
 
 #: the longer side of the photographs that a run keeps, in pixels
 LONGEST = 800
+
+#: sizes of an attack that a strip shows
+STRIP = 6
 
 #: how many classes `predict` lists
 TOP = 5
@@ -209,6 +213,7 @@ class _Audit:
             1
             + targets * sum(self._units(method, targets) for method in self.explainers)
             + sum(sum(method.passes) for method in self.attacks)
+            + (planning.diagnosis(self.plan.after) if self.attacks else 0)
             + 2 * sum(sum(method.passes) for method in self.after)
             + 2 * len(self.activations)
         )
@@ -308,6 +313,16 @@ class _Audit:
                 partial(self._attack, attack, planned, images, predicted),
                 planned.name,
             )
+        if self.attacks and self.run.done(planned.id, self.attacks[0].spec):
+            outcome = self.run.record(planned.id, self.attacks[0].spec)
+            if outcome["fooled"]:
+                self._step(
+                    planned.id,
+                    f"why {self.attacks[0].spec}",
+                    planning.diagnosis(self.plan.after),
+                    partial(self._why, outcome, planned, images),
+                    planned.name,
+                )
         for look in self.activations:
             self._step(planned.id, look.spec, 2, partial(self._activations, look, planned, images), planned.name)
         self._again(planned, images, predicted)
@@ -396,12 +411,15 @@ class _Audit:
         eps, probabilities = found.curve(0)
         order = found.eps[:, 0].argsort(stable=True)
         file = f"{planned.id}-{key_of(method.spec)}.png"
+        strip = found.strip(0, STRIP)
+        strip_file = f"{planned.id}-{key_of(method.spec)}-strip.png"
         clean = found.clean_probabilities[0]
         notes = list(found.notes)
         if planned.label not in (None, predicted):
             notes.append("wrong from the start: the attack leads away from the prediction, not from the true class")
         record = {
             "method": method.spec,
+            "norm": found.norm,
             "before": {"index": predicted, "label": self.net.labels[predicted], "probability": float(clean[predicted])},
             "after": {
                 "index": after,
@@ -417,12 +435,34 @@ class _Audit:
             "smallest_eps": _number(float(found.smallest_eps[0])),
             "shown_eps": float(found.eps[level, 0]),
             "distances": {name: float(values[level, 0]) for name, values in found.distances.items()},
-            "pictures": {"adversarial": file},
+            "strip": [self._seen(found, each) for each in strip],
+            "pictures": {"adversarial": file, "strip": strip_file},
         }
         adversarial = found.images[level, 0]
-        return Found(
-            record, found.cost, tuple(notes), {"adversarial": adversarial.numpy()}, {file: _picture(adversarial)}
+        pictures = {file: _picture(adversarial), strip_file: _picture(torch.cat([*found.images[strip, 0]], 2))}
+        return Found(record, found.cost, tuple(notes), {"adversarial": adversarial.numpy()}, pictures)
+
+    def _seen(self, found: Adversarial, level: int) -> Plain:
+        """What the model says of one size of the strip."""
+        return {
+            "eps": float(found.eps[level, 0]),
+            **self._class(found.probabilities[level, 0].log(), int(found.predictions[level, 0])),
+            "fools": bool(found.success[level, 0] & found.success_8bit[level, 0]),
+        }
+
+    def _why(self, outcome: Plain, planned: Planned, images: Images) -> Found:
+        """Why the first attack's image fools, against noise of the same size."""
+        found = between(
+            self.net,
+            images,
+            torch.from_numpy(self.run.array(planned.id, outcome["method"], "adversarial"))[None],
+            torch.tensor([outcome["before"]["index"]]),
+            method=outcome["method"],
+            norm=outcome["norm"],
+            explainers=self.after[: planning.MAPS],
+            noises=planning.NOISES,
         )
+        return Found({"attack": outcome["method"], "diagnosis": found.rows()[0]}, found.cost, found.notes)
 
     def _adversarial(self, planned: Planned, images: Images) -> Images | None:
         """The first attack's image; None where it failed, or where there was no attack."""
@@ -514,7 +554,7 @@ def summary(run: Run) -> Plain:
                 "truth": predicted.get("truth"),
                 "steps": len(found),
                 "attacks": [
-                    {key: record[key] for key in ("method", "fooled", "smallest_eps", "before", "after")}
+                    {key: record.get(key) for key in ("method", "norm", "fooled", "smallest_eps", "before", "after")}
                     for record in found.values()
                     if "fooled" in record
                 ],

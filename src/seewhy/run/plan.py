@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seewhy.attack.why_it_fails import passes
 from seewhy.classifier import Classifier
 from seewhy.data.folders import photos
 from seewhy.data.load import load
@@ -61,6 +62,13 @@ REPRESENTATIVE = (
     *("grad-cam", "lrp", "occlusion", "lime", "gradient", "integrated-gradients", "guided-backprop", "deep-taylor"),
     *("deconvolution", "deep-shap", "shap", "smoothgrad"),
 )
+
+#: the attacks of an audit where nothing else is said: the first always, its images are explained again; the others where
+#: there is time
+ATTACKS = ("fgsm", "deepfool:candidates=5,steps=10", "pgd:eps=0.5/255+2/255+8/255,refine=2")
+
+#: random directions, and explainers whose maps are compared, in the diagnosis of why an attack succeeds
+NOISES, MAPS = 3, 2
 
 #: evaluations, samples or steps below which a method is left out instead: with gradients, and without
 FEWEST_GRADIENTS, FEWEST_PASSES = 8, 100
@@ -171,6 +179,11 @@ class Pace(NamedTuple):
 def shared(method: Method) -> bool:
     """Whether a method's passes answer for several classes at once."""
     return isinstance(method, Explainer) and type(method).attribute_each is not Explainer.attribute_each
+
+
+def diagnosis(after: Sequence[Method]) -> float:
+    """Passes, forward and backward, of the diagnosis of one image, at most; `after` are the cheap explainers."""
+    return sum(passes(NOISES)) + (2 + NOISES) * sum(sum(method.passes) for method in after[:MAPS])
 
 
 def roles(logits: Tensor, label: int | None, classes: Sequence[int]) -> dict[int, str]:
@@ -365,9 +378,11 @@ def make(
     budget, total = said["budget"], len(material.entries)
     look = _of(methods, "look") if methods else _looks(net, notes)
     explain, left_out = (_of(methods, "explain"), []) if methods else _explainers(net, everything=budget is None)
-    attack = _of(methods or _defaults("attack"), "attack")
+    attack, unasked = (_of(methods, "attack"), []) if methods else _attacks(everything=budget is None)
+    left_out += unasked
     cheap = [method for method in explain if methods or _cheap(method)]
     dear = [method for method in explain if method not in cheap]
+    more = [] if methods else attack[1:]
     after = [method for method in explain if _cheap(method)] if attack else []
     left_out += [
         f"{method.name}: an audit has no place for it yet; `seewhy look` shows it"
@@ -378,16 +393,22 @@ def make(
     if speed is not None and budget is not None:
         classes = targets(said["classes"], any(entry.item.label is not None for entry in material.entries))
         each = speed.forward + sum(speed.cost(method, classes) for method in cheap)
-        each += sum(map(speed.cost, (*attack, *2 * after, *2 * look)))
+        certain = [method for method in attack if method not in more]
+        each += sum(map(speed.cost, (*certain, *2 * after, *2 * look)))
+        each += diagnosis(after) * speed.forward if attack else 0
         room = SHARE * budget
         count = min(count, max(FEW, math.floor(room / each)))
         if count * each > room:
             needed = in_words(count * each)
             notes.append(f"the budget of {in_words(budget)} is short: even the cheap methods take about {needed} here")
-        dear, told = _affordable(
-            dear, lambda method: count * speed.cost(method, classes), room - count * each, net.size
+        both, told = _affordable(
+            [*more, *dear],
+            lambda method: count * speed.cost(method, classes if method.room == "explain" else 1),
+            room - count * each,
+            net.size,
         )
         left_out += told
+        attack, dear = [*certain, *_of(both, "attack")], _of(both, "explain")
     if count < total:
         left_out.append(f"{count} of {total:,} images were taken{_how(material)}; --limit or --full for more")
     drawn = [(position, material.entries[position]) for position in _draw(material, count)]
@@ -423,6 +444,18 @@ def _explainers(net: Classifier, everything: bool) -> tuple[list[Method], list[s
             f"methods of families that others stand for: {', '.join(others)}; --method NAME or --full runs them"
         )
     return [method for method in wanted if method.name not in refused], left_out
+
+
+def _attacks(everything: bool) -> tuple[list[Method], list[str]]:
+    """All attacks, or the few of an audit, the first of which leads; and what that leaves out."""
+    known = registry("attack")
+    chosen = [parse(spec) for spec in ATTACKS if spec.partition(":")[0] in known]
+    named = {method.name for method in chosen}
+    if everything:
+        return [*chosen, *(method for method in _defaults("attack") if method.name not in named)], []
+    others = [name for name in known if name not in named]
+    told = f"attacks that others stand for: {', '.join(others)}; --method NAME or --full runs them, and so does `seewhy attack`"
+    return chosen, [told] if others else []
 
 
 def refusal(net: Classifier, method: Method) -> str:

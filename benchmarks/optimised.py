@@ -1,0 +1,286 @@
+"""Carlini & Wagner, L-BFGS and JSMA on CIFAR-10 beside Foolbox, torchattacks and ART; JSMA on a photograph."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import Row, table
+from seewhy.attack import JSMA, LBFGS, Attack, CarliniWagner, WhiteBox
+from seewhy.classifier import Classifier
+from seewhy.data.cifar10 import cifar10
+from seewhy.zoo import load
+
+
+class OnPixels(nn.Module):
+    """The network with its normalisation inside, as the peers want it."""
+
+    def __init__(self, net: Classifier) -> None:
+        super().__init__()
+        self.module = net.module
+        self.register_buffer("mean", torch.tensor(net.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(net.std).view(1, 3, 1, 1))
+
+    def forward(self, x: Any) -> Any:
+        return self.module((x - self.mean) / self.std)
+
+
+def rightly(net: Classifier, count: int) -> tuple[Tensor, Tensor]:
+    """The first CIFAR-10 test images that the network gets right, and their labels."""
+    data = cifar10(os.environ.get("SEEWHY_CIFAR10"), "test").images(range(2 * count), net.preprocess)
+    labels = torch.as_tensor(data.labels)
+    right = (net.predict(data).argmax(1) == labels).nonzero()[:count, 0]
+    return data.pixels[right], labels[right]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one attack reached on some images, judged in plain passes, and its seconds."""
+
+    success: float
+    l2: float
+    pixels: float
+    seconds: float
+
+
+def judged(
+    net: Classifier, images: Tensor, labels: Tensor, target: Tensor | None, run: Callable[[], Tensor]
+) -> Outcome:
+    """Run an attack and judge its images; distances are means over those that fool, and failures are told by the success."""
+    started = time.perf_counter()
+    found = run().clamp(0, 1)
+    seconds = time.perf_counter() - started
+    answer = net.predict(found).argmax(1)
+    fooled = answer != labels if target is None else answer == target
+    change = (found - images)[fooled]
+    share = (change.abs().amax(1) > 0).float().mean()
+    return Outcome(float(fooled.float().mean()), float(change.flatten(1).norm(dim=1).mean()), float(share), seconds)
+
+
+def ours(
+    method: Attack[WhiteBox], net: Classifier, images: Tensor, labels: Tensor, target: Tensor | None = None
+) -> Tensor:
+    """The images of an attack's level that is not rounded: the first, where no sizes are asked for."""
+    return method(net, images, labels, target).images[0]
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The peers on one network, as their users run them."""
+
+    net: Classifier
+
+    def module(self) -> nn.Module:
+        return OnPixels(self.net).eval()
+
+    def foolbox(
+        self, images: Tensor, labels: Tensor, searches: int, steps: int, target: Tensor | None = None
+    ) -> Tensor:
+        foolbox: Any = importlib.import_module("foolbox")
+        model = foolbox.PyTorchModel(self.module(), bounds=(0, 1))
+        wanted = labels if target is None else foolbox.criteria.TargetedMisclassification(target)
+        attack = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=searches, steps=steps)
+        return attack(model, images, wanted, epsilons=None)[1]
+
+    def torchattacks(self, images: Tensor, labels: Tensor, c: float, steps: int) -> Tensor:
+        torchattacks: Any = importlib.import_module("torchattacks")
+        return torchattacks.CW(self.module(), c=c, steps=steps)(images, labels)
+
+    def torchattacks_jsma(self, images: Tensor, labels: Tensor) -> Tensor:
+        torchattacks: Any = importlib.import_module("torchattacks")
+        with contextlib.redirect_stdout(io.StringIO()):
+            return torchattacks.JSMA(self.module(), theta=1.0, gamma=0.1)(images, labels).detach()
+
+    def _art(self) -> tuple[Any, Any]:
+        estimators: Any = importlib.import_module("art.estimators.classification")
+        evasion: Any = importlib.import_module("art.attacks.evasion")
+        shape = {"input_shape": (3, *self.net.size), "nb_classes": self.net.classes, "clip_values": (0.0, 1.0)}
+        return estimators.PyTorchClassifier(self.module(), loss=nn.CrossEntropyLoss(), **shape), evasion
+
+    def art(self, images: Tensor, labels: Tensor, searches: int, steps: int) -> Tensor:
+        model, evasion = self._art()
+        words = {"binary_search_steps": searches, "max_iter": steps, "batch_size": len(images), "verbose": False}
+        return torch.from_numpy(evasion.CarliniL2Method(model, **words).generate(images.numpy(), labels.numpy()))
+
+    def art_jsma(self, images: Tensor, target: Tensor) -> Tensor:
+        model, evasion = self._art()
+        attack = evasion.SaliencyMapMethod(model, theta=1.0, gamma=0.1, batch_size=len(images), verbose=False)
+        return torch.from_numpy(attack.generate(images.numpy().copy(), target.numpy()))
+
+
+def seconds(found: Outcome, per: int = 1) -> str:
+    return f"{found.seconds / per:.2g} s" if found.seconds / per < 10 else f"{found.seconds / per:.0f} s"
+
+
+def carlini_wagner(net: Classifier, images: Tensor, labels: Tensor) -> list[str]:
+    """Each peer beside the fewest steps with which ours is no worse in success and distance."""
+    peers = Peers(net)
+    contests: list[tuple[str, Callable[..., Tensor], int, CarliniWagner]] = [
+        ("Foolbox, 5 searches of 50 steps", partial(peers.foolbox, searches=5, steps=50), 100, CarliniWagner(1, 50)),
+        ("Foolbox, 9 searches of 100 steps", partial(peers.foolbox, searches=9, steps=100), 100, CarliniWagner(1, 50)),
+        ("torchattacks, c = 0.1, 100 steps", partial(peers.torchattacks, c=0.1, steps=100), 100, CarliniWagner(1, 20)),
+        ("ART, 10 searches of 10 steps", partial(peers.art, searches=10, steps=10), 5, CarliniWagner(1, 100)),
+    ]
+    rows: list[Row] = []
+    for name, peer, count, method in contests:
+        x, y = images[:count], labels[:count]
+        ours_found = judged(net, x, y, None, partial(ours, method, net, x, y))
+        found = judged(net, x, y, None, partial(peer, x, y))
+        rows.append(
+            (
+                name,
+                str(len(x)),
+                f"{found.success:.0%}, {found.l2:.4f}",
+                seconds(found),
+                method.spec,
+                f"**{ours_found.success:.0%}, {ours_found.l2:.4f}**",
+                seconds(ours_found),
+                f"**{found.seconds / ours_found.seconds:.1f} ×**",
+                "≥ 2, no worse",
+            )
+        )
+    head = ("peer", "images", "success, mean L2", "time", "ours", "success, mean L2", "time", "faster", "wanted")
+    return [
+        "Carlini & Wagner in L2, untargeted. Ours with few steps, as it starts from a c of each image's own; the peers with "
+        "those settings from which they get farther.",
+        "",
+        *table(head, rows),
+    ]
+
+
+def lbfgs(net: Classifier, images: Tensor, labels: Tensor, few: int) -> list[str]:
+    """L-BFGS beside our own Carlini & Wagner with 1,000 steps, on the first few."""
+    found = judged(net, images, labels, None, partial(ours, LBFGS(), net, images, labels))
+    x, y = images[:few], labels[:few]
+    small = judged(net, x, y, None, partial(ours, LBFGS(), net, x, y))
+    long = judged(net, x, y, None, partial(ours, CarliniWagner(searches=3, steps=1000), net, x, y))
+    rows: list[Row] = [
+        (f"L-BFGS, {len(images)} images", f"{found.success:.0%}, {found.l2:.4f}", f"**{seconds(found)}**", "≤ 180 s"),
+        (
+            f"L-BFGS, the first {few}",
+            f"{small.success:.0%}, **{small.l2:.4f}**",
+            seconds(small),
+            f"L2 ≤ {1.1 * long.l2:.4f}",
+        ),
+        (
+            f"Carlini & Wagner, 3 searches of 1,000 steps, the same {few}",
+            f"{long.success:.0%}, {long.l2:.4f}",
+            seconds(long),
+            "",
+        ),
+    ]
+    return ["L-BFGS, untargeted.", "", *table(("attack", "success, mean L2", "time", "wanted"), rows)]
+
+
+def jsma(net: Classifier, images: Tensor, labels: Tensor) -> list[str]:
+    """JSMA towards the class after the true one, which is torchattacks' only target, an image's time."""
+    peers, target = Peers(net), (labels + 1) % net.classes
+    rows: list[Row] = []
+    contests: list[tuple[str, int, Callable[[Tensor, Tensor, Tensor], Tensor]]] = [
+        ("torchattacks", 3, lambda x, y, _: peers.torchattacks_jsma(x, y)),
+        ("ART, all in one batch", len(images), lambda x, _, t: peers.art_jsma(x, t)),
+    ]
+    whole = judged(net, images, labels, target, partial(ours, JSMA(), net, images, labels, target))
+    for name, count, peer in contests:
+        x, y, t = images[:count], labels[:count], target[:count]
+        found = judged(net, x, y, t, partial(peer, x, y, t))
+        same = judged(net, x, y, t, partial(ours, JSMA(), net, x, y, t))
+        rows.append(
+            (
+                name,
+                str(len(x)),
+                f"{found.success:.0%}, {found.pixels:.1%}",
+                seconds(found, len(x)),
+                f"**{same.success:.0%}**, {same.pixels:.1%}",
+                seconds(same, len(x)),
+                f"**{found.seconds / same.seconds:.0f} ×**",
+                f"**{found.seconds / len(x) / (whole.seconds / len(images)):.0f} ×**",
+                "≥ 10 ×, success ≥",
+            )
+        )
+    head = (
+        *("peer", "images", "success, pixels changed", "an image", "ours on the same", "an image", "faster"),
+        *(f"faster, ours on {len(images)} at once", "wanted"),
+    )
+    steps = int(JSMA()(net, images, labels, target).queries.sum())
+    started = time.perf_counter()
+    turns = 5
+    for _ in range(turns):
+        net.gradient(images, lambda logits, _: torch.stack([logits[:, 0], logits.sum(1)], 1))
+    bare = (time.perf_counter() - started) / turns / len(images) * steps
+    return [
+        "JSMA, θ = 1, γ = 0.1, towards the class after the true one.",
+        "",
+        *table(head, rows),
+        "",
+        "A step needs the slopes of the target and of all other classes: a forward and two backward passes. These alone, in "
+        f"full batches, are {bare / len(images):.2g} s of our {whole.seconds / len(images):.2g} s an image. ART takes the "
+        "target's slope alone (not the paper's map), in two forward passes and a backward pass for each target in its batch.",
+    ]
+
+
+def jsma_large() -> list[str]:
+    """One photograph of 224 × 224 pixels, 1,000 classes: 150,528 features."""
+    from skimage.data import chelsea
+
+    from benchmarks.nets import ready  # late: the tests use this module too, and have torchvision set up already
+    from seewhy.data.photo import from_array
+
+    net = ready("efficientnet-lite0")
+    photo = from_array(chelsea(), net.preprocess)  # type: ignore[no-untyped-call]
+    label = int(net.predict(photo).argmax())
+    rows: list[Row] = []
+    for name, target in (("away from its class", None), ("towards the next class", (label + 1) % net.classes)):
+        found = JSMA()(net, photo, label, target)
+        rows.append(
+            (
+                name,
+                "yes" if bool(found.success[0, 0]) else "no",
+                f"{float(found.distances['l0'][0, 0]):.2%}",
+                str(int(found.queries[0])),
+                f"**{found.cost.seconds:.0f} s**",
+                f"**{(found.cost.peak_bytes or 0) / 1e9:.2f} GB**",
+                "≤ 120 s, 2 GB",
+            )
+        )
+    head = ("JSMA on EfficientNet-Lite0", "fooled", "pixels changed", "forward passes", "time", "memory", "wanted")
+    return [
+        "One photograph, 224 × 224 × 3 features, 1,000 classes, at most 1,000 steps. A table of all pairs of features would take "
+        "181 GB.",
+        "",
+        *table(head, rows),
+    ]
+
+
+def optimised() -> list[str]:
+    """Attacks that solve a problem of their own, on CIFAR-10's test images and ResNet-20."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net = load("cifar10-resnet20")
+        images, labels = rightly(net, 100)
+        ours(LBFGS(1, 2), net, images, labels)  # batch sizes are measured once
+        return [
+            "## Attacks by optimisation: Carlini & Wagner, L-BFGS, JSMA",
+            "",
+            "The first CIFAR-10 test images that ResNet-20 gets right; mean L2 of those fooled, judged in plain passes; one "
+            "run each.",
+            "",
+            *carlini_wagner(net, images, labels),
+            "",
+            *lbfgs(net, images, labels, 12),
+            "",
+            *jsma(net, images[:64], labels[:64]),
+            "",
+            *jsma_large(),
+        ]

@@ -1,0 +1,282 @@
+"""Attacks without gradients: their estimates against autograd, scale included; their counters; exact distances on linear nets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nets import FAMILIES, classifier, photos
+from seewhy.attack import DBGE, NES, ZOO, Attack, Boundary, Goal, LabelsOnly, Scores, Square
+from seewhy.attack.dbge import SPACES, basis, directions, normal
+from seewhy.attack.decisions import Search
+from seewhy.attack.nes import antithetic
+from seewhy.attack.square import bump
+from seewhy.attack.zoo import nearby
+from seewhy.classifier import Classifier
+from seewhy.errors import SpecError
+from seewhy.rng import generator
+
+BLACK_BOX: tuple[Attack, ...] = (  # type: ignore[type-arg]
+    DBGE(queries=150),
+    DBGE(queries=150, norm="linf"),
+    DBGE(queries=150, space="resize", step="geometric", curve=(50, 100)),
+    Boundary(queries=100),
+    NES(queries=120, eps=(0.03, 0.1), pairs=5, refine=1),
+    Square(queries=120, eps=(0.03, 0.1), refine=1),
+    Square(queries=120, eps=(0.5, 2), norm="l2", refine=1),
+    ZOO(queries=600, sides=(2, 4), coordinates=24),
+    ZOO(queries=600, sides=(4,), coordinates=24, solver="adam", box="tanh"),
+)
+
+
+def linear(classes: int = 2, size: int = 4) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * size**2, classes)), size=size, check=False)
+
+
+def mid_grey(count: int, size: int = 4) -> Tensor:
+    """Images away from black and white, so that nothing is clipped."""
+    return 0.4 + 0.2 * torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def exact(net: Classifier, images: Tensor) -> dict[str, Tensor]:
+    """Distances (N,) to the boundary between two classes of a linear net."""
+    weight, bias = net.module.get_parameter("1.weight").detach(), net.module.get_parameter("1.bias").detach()
+    logits = images.flatten(1) @ weight.T + bias
+    margin, across = (logits[:, 0] - logits[:, 1]).abs(), weight[0] - weight[1]
+    return {"l2": margin / across.norm(), "linf": margin / across.abs().sum()}
+
+
+def smooth() -> tuple[Classifier, Tensor, Goal]:
+    """A net without kinks, and images whose margins are asked about."""
+    net, images = classifier(FAMILIES["efficientnet"]()), 0.2 + 0.6 * photos(2)
+    return net, images, Goal(net.predict(images).argmax(1))
+
+
+def slopes(net: Classifier, images: Tensor, goal: Goal) -> Tensor:
+    """The margin's gradient by autograd."""
+    leaf = images.clone().requires_grad_()
+    return torch.autograd.grad(goal.margin(net.logits(leaf).log_softmax(1)).sum(), leaf)[0]
+
+
+def test_zoos_differences_are_the_gradient() -> None:
+    net, images, goal = smooth()
+    view = Scores(net).opened(2)
+    gradient = slopes(net, images, goal).flatten(1)
+    rows = torch.tensor([1, 0])
+    coordinates = torch.randperm(gradient.shape[1], generator=torch.Generator().manual_seed(0))[:60].view(2, 30)
+
+    def values(moved: Tensor, of: Tensor) -> Tensor:
+        return torch.stack(
+            [goal.of(of).margin(view.scores(images[of] + moved, of)), moved.flatten(1).square().sum(1)], 1
+        )
+
+    around = nearby(values, torch.zeros_like(images), rows, coordinates, 0.01, images[0].numel())
+    first = (around[:, :, 0] - around[:, :, 1]) / 0.02
+    second = around.sum(2) / 0.01**2  # the squared distance is nothing at the image itself
+    true = gradient[rows].gather(1, coordinates)
+    torch.testing.assert_close(first[..., 0], true, rtol=0, atol=0.02 * float(true.abs().max()))
+    torch.testing.assert_close(second[..., 1], torch.full((2, 30), 2.0), rtol=1e-3, atol=0)
+    assert view.queries.tolist() == [60, 60]
+
+
+def test_the_antithetic_estimate_is_the_gradient_also_in_length() -> None:
+    net, images, goal = smooth()
+    view = Scores(net).opened(2)
+    true = slopes(net, images, goal)
+    every = torch.arange(2)
+    noise = torch.randn((500, *images.shape[1:]), generator=torch.Generator().manual_seed(0))
+    found = antithetic(view, goal, images, every, noise, 0.003)
+    # of each direction exactly the slope: Σ_b (g·u_b)·u_b / B
+    wanted = (true.flatten(1) @ noise.flatten(1).T) @ noise.flatten(1) / len(noise)
+    torch.testing.assert_close(found.flatten(1), wanted, rtol=0, atol=0.03 * float(wanted.abs().max()))
+    along = (found * true).flatten(1).sum(1) / true.flatten(1).square().sum(1)
+    torch.testing.assert_close(along, torch.ones(2), rtol=0, atol=0.15)  # 1, ± 2·√(2/500)
+    assert view.queries.tolist() == [1000, 1000]
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_estimate_from_labels_is_the_unit_normal_also_in_length(space: str) -> None:
+    net, images, goal = smooth()
+    attack = DBGE(queries=100_000, space=space, reach=0.01, bisections=16)
+    search = Search(LabelsOnly(net).opened(2), images, goal, "l2")
+    draw = generator(0, "test")
+    rows = search.start(50, 20, draw)
+    assert len(rows) == 2
+    gradient = -slopes(net, search.images, goal)  # towards what fools
+    rows_basis = basis(space, 12, 24)
+    assert torch.allclose(rows_basis @ rows_basis.T, torch.eye(len(rows_basis)), atol=1e-5)
+    inside = rows_basis.T @ (rows_basis @ gradient @ rows_basis.T) @ rows_basis
+    true = F.normalize(inside.flatten(1), dim=1)
+    count = 1500
+    drawn = directions(count, rows_basis, rows_basis, draw)
+    torch.testing.assert_close(drawn.flatten(1).norm(dim=1), torch.ones(count))
+    decisions, asked = attack._decisions(search, rows, drawn, torch.full((2,), count))
+    found = normal(decisions, asked, drawn, 3 * len(rows_basis) ** 2).flatten(1)
+    along = (found * true).sum(1)
+    torch.testing.assert_close(along, torch.ones(2), rtol=0, atol=0.12)  # 1, ± 4·√(π/2 − 1)/√1500
+    # what is across is the noise that so many samples leave, no more
+    across = (found - along[:, None] * true).norm(dim=1)
+    expected = (torch.pi / 2 * 3 * len(rows_basis) ** 2 / count) ** 0.5
+    torch.testing.assert_close(across, torch.full((2,), expected), rtol=0.1, atol=0)
+
+
+def test_the_baseline_lowers_the_variance_off_the_boundary() -> None:
+    drawn = directions(4000, torch.eye(4), torch.eye(4), torch.Generator().manual_seed(0))
+    decisions = torch.where(drawn.flatten(1)[:, 0] > -0.2, 1.0, -1.0)[None]
+    asked = torch.ones_like(decisions, dtype=torch.bool)
+    found = normal(decisions, asked, drawn, 48).flatten(1)[0]
+    plain = (decisions @ drawn.flatten(1) / 4000)[0]
+    assert F.normalize(found, dim=0)[0] > F.normalize(plain, dim=0)[0]
+    agreed = normal(torch.ones_like(decisions), asked, drawn, 48)
+    assert torch.isfinite(agreed).all()
+    assert agreed.norm() > 0
+    few = asked.clone()
+    few[:, 100:] = False
+    torch.testing.assert_close(
+        normal(decisions * few, few, drawn, 48), normal(decisions[:, :100], asked[:, :100], drawn[:100], 48)
+    )
+
+
+class _Cut(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, *gradient: Tensor) -> Tensor:
+        raise RuntimeError("an attack without gradients asked for one")
+
+
+class Hidden(nn.Module):
+    """A net whose backward pass raises, that counts its images, and may hide all but the winning class."""
+
+    def __init__(self, module: nn.Module, scores: bool) -> None:
+        super().__init__()
+        self.module, self.scores, self.images = module, scores, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.images += len(x)
+        logits: Tensor = _Cut.apply(self.module(x))  # type: ignore[no-untyped-call]
+        return logits if self.scores else F.one_hot(logits.argmax(1), logits.shape[1]).float()
+
+
+@pytest.mark.parametrize("attack", BLACK_BOX, ids=lambda attack: attack.spec)
+def test_sees_no_more_than_it_says_and_counts_every_query(attack: Attack) -> None:  # type: ignore[type-arg]
+    plain, images = linear(3), mid_grey(4)
+    hidden = Hidden(plain.module, scores=attack.view is Scores)
+    net = Classifier(hidden, size=4, check=False)
+    net.engine.batch = plain.engine.batch = 7
+    labels = plain.predict(images).argmax(1)
+    found, open_ = attack(net, images, labels), attack(plain, images, labels)
+    torch.testing.assert_close(found.images, open_.images)
+    assert torch.equal(found.queries, open_.queries)
+    assert found.gradients.sum() == 0
+    view, hidden.images = attack.view(net).opened(4), 0
+    attack.perturb(view, images, Goal(labels))
+    assert hidden.images == int(view.queries.sum())
+    assert torch.equal(view.queries, found.queries)
+    assert found.queries.max() <= attack.queries  # type: ignore[attr-defined]
+    for budget in (1, 13, 60):
+        view = attack.view(plain, budget)
+        assert attack(view, images, labels).queries.max() <= budget
+    small = type(attack)(**{**{"queries": 5}, **({"curve": ()} if hasattr(attack, "curve") else {})})
+    assert small(plain, images, labels).queries.max() <= 5
+
+
+@pytest.mark.parametrize(
+    ("attack", "within"),
+    [
+        (DBGE(queries=2000, curve=(300, 1000)), 1.06),
+        (DBGE(queries=2000, space="full", step="geometric"), 1.1),
+        (DBGE(queries=2500, norm="linf"), 1.12),
+        (Boundary(queries=2000, curve=(300, 1000)), 1.12),
+        (ZOO(queries=2000, coordinates=24, sides=(4,)), 1.03),
+        (ZOO(queries=4000, coordinates=24, sides=(4,), solver="adam"), 1.3),
+    ],
+    ids=lambda value: value.spec if isinstance(value, Attack) else "",
+)
+def test_comes_near_the_exact_distance_on_a_linear_net(attack: Attack, within: float) -> None:  # type: ignore[type-arg]
+    net, images = linear(), mid_grey(6)
+    nearest = exact(net, images)[attack.norm]
+    found = attack(net, images)
+    assert found.success[-2].all()
+    assert (found.eps[-2] >= nearest * 0.999).all()
+    assert float((found.eps[-2] / nearest).median()) <= within
+    assert found.success_8bit[-1].all()
+    assert found.success[-1].all()
+    torch.testing.assert_close(found.eps[-2:], found.distances[attack.norm][-2:])
+    if attack.curve:  # type: ignore[attr-defined]
+        assert (found.eps[:-1].diff(dim=0) <= 1.002 * found.eps[1:-1] - found.eps[1:-1]).all()
+
+
+@pytest.mark.parametrize("attack", [DBGE(queries=600), Boundary(queries=600), ZOO(queries=1000, coordinates=24)])
+def test_reaches_a_target(attack: Attack) -> None:  # type: ignore[type-arg]
+    net, images = linear(3), mid_grey(4)
+    labels = net.predict(images).argmax(1)
+    target = (labels + 1) % 3
+    found = attack(net, images, labels, target)
+    reached = found.success[-1]
+    assert reached.any()
+    assert torch.equal(found.predictions[-1][reached], target[reached])
+    assert torch.equal(found.images[-1][~reached], images[~reached])
+    assert reached.all() or any("nothing that fools was found" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", [Square, NES])
+def test_stays_in_its_ball_and_fools_where_that_is_large(attack: type[Square] | type[NES], norm: str) -> None:
+    net, images = linear(), mid_grey(6)
+    images[0] = (images[0] > 0.5).float()  # black and white: clipping matters
+    sizes = tuple(float(exact(net, images)[norm].max()) * factor for factor in (0.5, 2.5))
+    found = attack(queries=800, eps=sizes, norm=norm, refine=3)(net, images)
+    assert (found.distances[norm] <= found.eps * (1 + 1e-5)).all()
+    assert found.success[1].all()
+    assert found.success[-1].all()
+    assert (found.smallest_eps >= exact(net, images)[norm] * 0.999).all()
+    assert (found.eps[-1] <= found.eps[1]).all()
+
+
+def test_a_bump_is_a_hill_and_a_valley_of_length_one() -> None:
+    for side in (1, 2, 3, 6, 7):
+        shape = bump(side)
+        assert shape.shape == (side, side)
+        torch.testing.assert_close(shape.norm(), torch.tensor(1.0))
+        assert (shape[: side // 2] > 0).all()
+        assert (shape[side // 2 :] < 0).all()
+
+
+def test_rounded_scores_and_images_are_attacked_too() -> None:
+    net, images = linear(), mid_grey(4)
+    view = Scores(net, budget=1500, rounded=True, decimals=3)
+    found = ZOO(coordinates=24, h=0.05)(view, images)
+    assert found.success_8bit[-1].all()
+    assert DBGE(queries=800)(LabelsOnly(net, rounded=True), images).success_8bit[-1].all()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: DBGE(queries=0), "queries ≥ 1"),
+        (lambda: DBGE(curve=(9000,)), "from 1 to queries=5000"),
+        (lambda: DBGE(space="dcd"), 'did you mean "dct"'),
+        (lambda: DBGE(step="ark"), 'did you mean "arc"'),
+        (lambda: DBGE(samples=1), "samples ≥ 8"),
+        (lambda: DBGE(norm="l1"), "norm linf or l2"),
+        (lambda: DBGE(reach=0), "reach > 0"),
+        (lambda: Boundary(towards=1), "towards < 1"),
+        (lambda: NES(pairs=0), "pairs ≥ 1"),
+        (lambda: NES(eps=(8,)), "8/255"),
+        (lambda: NES(sigma=0), "sigma > 0"),
+        (lambda: Square(share=0), "share ≤ 1"),
+        (lambda: ZOO(solver="adan"), 'did you mean "adam"'),
+        (lambda: ZOO(box="clap"), 'did you mean "clip"'),
+        (lambda: ZOO(sides=()), "sides ≥ 1"),
+        (lambda: ZOO(h=0), "0 < h"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(make: object, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        make()  # type: ignore[operator]

@@ -1,0 +1,64 @@
+"""DBGE beside the HopSkipJump of Foolbox and ART, and ZOO beside ART's, on the same CIFAR-10 images and queries."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.black_box import CURVE, Watched, art_hop, art_zoo, foolbox_hop, images, timed
+from seewhy.attack import DBGE, ZOO
+from seewhy.classifier import Classifier
+from seewhy.data.fetch import cached
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def few() -> tuple[Classifier, Tensor, Tensor]:
+    if cached("cifar10") is None:
+        pytest.skip("needs CIFAR-10 in the cache: seewhy data get cifar10")
+    return images(4)
+
+
+@pytest.fixture(scope="module")
+def ours(few: tuple[Classifier, Tensor, Tensor]) -> Tensor:
+    found = DBGE(queries=CURVE[-1], curve=CURVE)(*few)
+    assert found.success[-2:].all()
+    assert found.success_8bit[-1].all()
+    return found.distances["l2"][: len(CURVE)]
+
+
+@pytest.mark.parametrize("peer", ["foolbox", "art"])
+def test_dbge_is_nearer_than_hop_skip_jump_at_equal_queries(
+    peer: str, few: tuple[Classifier, Tensor, Tensor], ours: Tensor
+) -> None:
+    pytest.importorskip(peer)
+    net, pixels, labels = few
+    watched = Watched(net)
+    if peer == "foolbox":
+        timed(lambda: foolbox_hop(watched, pixels, labels))
+        theirs = watched.nearest
+    else:
+        each = []
+        for index in range(len(pixels)):
+            one = slice(index, index + 1)
+            timed(partial(art_hop, watched, pixels[one], labels[one]))
+            each.append(watched.nearest.clone())
+        theirs = torch.cat(each, 1)
+    assert torch.isfinite(theirs[-1]).all()  # it did run
+    assert (ours.median(1).values <= theirs.median(1).values).all()
+
+
+def test_zoo_fools_no_less_and_is_no_farther_than_arts(few: tuple[Classifier, Tensor, Tensor]) -> None:
+    pytest.importorskip("art")
+    net, pixels, labels = few
+    pixels, labels = pixels[:1], labels[:1]
+    theirs: list[Tensor] = []
+    timed(lambda: theirs.append(art_zoo(Watched(net), pixels, labels)))
+    found = ZOO()(net, pixels, labels)
+    assert found.success[-2].all()
+    if bool((net.predict(theirs[0].clamp(0, 1)).argmax(1) != labels).all()):
+        assert float(found.distances["l2"][-2]) <= float((theirs[0] - pixels).norm())

@@ -1,0 +1,146 @@
+"""What the report says of attacks: curves, strips, the diagnosis, and sizes in other norms than ℓ∞."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from nets import FAMILIES, classifier, photos
+from seewhy.attack import FGSM
+from seewhy.attack.compare import compare, transferred, wilson
+from seewhy.attack.defences import feature_squeezing
+from seewhy.attack.why_it_fails import diagnose
+from seewhy.classifier import Classifier
+from seewhy.report import charts, words
+from seewhy.report.html import render
+from seewhy.run import Run, audit
+
+
+@pytest.fixture(scope="module")
+def net() -> Classifier:
+    return classifier(FAMILIES["resnet"](), labels=["$\\ant$", "<bee>", "cat", "dog", "elk"])
+
+
+@pytest.fixture(scope="module")
+def run(net: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("photos")
+    for number, pixels in enumerate(photos(3)):
+        picture = Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy())
+        picture.save(folder / f"{number}.png")
+    methods = ["fgsm:eps=4/255+32/255+0.3", "fgsm:norm=l2", "grad-cam", "gradient"]
+    return audit(net, [folder], folder / "run", budget=None, methods=methods)
+
+
+@pytest.fixture(scope="module")
+def text(run: Run) -> str:
+    return render(run)
+
+
+def test_why_it_fails_is_measured_for_each_photograph_that_is_fooled(run: Run, net: Classifier) -> None:
+    for image in run.images():
+        outcome = run.record(image.id, "fgsm:eps=4/255+32/255+0.3")
+        assert run.done(image.id, "why fgsm:eps=4/255+32/255+0.3") == outcome["fooled"]
+        assert not run.done(image.id, "why fgsm:norm=l2")
+        if not outcome["fooled"]:
+            continue
+        told = run.record(image.id, "why fgsm:eps=4/255+32/255+0.3")["diagnosis"]
+        assert told["after"] == outcome["after"]["label"]
+        assert len(told["distances"]) == 4
+        assert set(told["moved"]) == {"gradient", "grad-cam"}
+        found = FGSM(eps=(4 / 255, 32 / 255, 0.3))(net, net.read(run.directory.parent / image.name))
+        direct = diagnose(net, found, noises=3).rows()[0]
+        assert told["explained"] == pytest.approx(direct["explained"], rel=1e-3)
+        assert told["distances"][0] == pytest.approx(direct["distances"][0], rel=1e-3)
+
+
+def test_the_strip_holds_what_was_judged(run: Run, net: Classifier) -> None:
+    image = run.images()[0].id
+    record = run.record(image, "fgsm:eps=4/255+32/255+0.3")
+    sizes = [each["eps"] for each in record["strip"]]
+    assert sizes == sorted(sizes)
+    assert record["shown_eps"] in sizes
+    with Image.open(run.picture(record["pictures"]["strip"])) as opened:
+        sheet = opened.convert("RGB")
+    side = net.size[1]
+    assert sheet.size == (side * len(sizes), side)
+    for place, each in enumerate(record["strip"]):
+        tile = torch.frombuffer(
+            bytearray(sheet.crop((place * side, 0, (place + 1) * side, side)).tobytes()), dtype=torch.uint8
+        )
+        pixels = tile.view(1, side, side, 3).permute(0, 3, 1, 2).float() / 255
+        says = net.predict(pixels).softmax(1)[0]
+        if each["fools"]:  # holds after rounding too
+            assert int(says.argmax()) != record["before"]["index"]
+        assert float(says[each["index"]]) == pytest.approx(each["probability"], abs=0.05)
+
+
+def test_the_section_counts_every_attack(text: str, run: Run) -> None:
+    section = text[text.index('<section id="fooled"') : text.index('<section id="model"')]
+    for spec in ("fgsm:eps=4/255+32/255+0.3", "fgsm:norm=l2"):
+        outcomes = [run.record(image.id, spec)["fooled"] for image in run.images()]
+        low, high = wilson(sum(outcomes), 3)
+        row = re.search(rf"<tr><th scope=\"row\">{re.escape(spec)}</th>.*?</tr>", section)
+        assert row is not None
+        assert f"{sum(outcomes)} of 3" in row[0]
+        assert f"{100 * low:.0f} to {100 * high:.0f}" in row[0]
+    assert section.count('<svg class="chart"') == 3  # a curve for each norm, and the growth
+    assert "Share of photographs whose decision stays, against ε in ℓ₂" in section
+    assert "The attack fooled" in section
+    assert "RMS" in section
+    assert 'href="#fooled"' in text
+    assert "<bee>" not in text
+
+
+def test_sizes_are_said_in_their_norm() -> None:
+    assert words.size(8 / 255) == "8/255"
+    assert words.size(1.5, "l2", 150528) == "ℓ₂ 1.5, RMS 0.99/255"
+    assert words.size(0.017, "l0").replace(words.NBSP, " ") == "1.7 % of pixels"
+    said = words.fooled([0.4, 0.8, None], 2.0, ["a", "b", "c"], "DeepFool", "l2", 3072)
+    assert "with changes of ℓ₂" in said[0]
+    assert "each value" not in said[0]
+
+
+def test_a_line_ends_where_nothing_larger_was_tried() -> None:
+    stood = charts.Course("one", (2 / 255, None), 8 / 255)
+    all_fooled = charts.Course("two", (2 / 255, 30 / 255), 30 / 255)
+    drawn = charts.accuracy("k", [stood, all_fooled], "linf", 12, "t", "d")
+    lines = re.findall(r'<polyline class="s(\d)" points="([^"]*)"', drawn)
+    ends = {int(number): points.split()[-1] for number, points in lines}
+    x = [float(ends[place].split(",")[0]) for place in (0, 1)]
+    y = [float(ends[place].split(",")[1]) for place in (0, 1)]
+    assert x[0] < x[1]
+    half, none = (26 + (262 - 26 - 44) * (1 - share) for share in (0.5, 0))
+    assert y == pytest.approx([half, none])
+
+
+def test_every_figure_of_attacks_draws_itself(net: Classifier) -> None:
+    images = photos(4)
+    found = [FGSM(eps=(0.02, 0.3))(net, images), FGSM(norm="l2")(net, images)]
+    together = compare(found)
+    figures: list[Any] = [together.plot(), together.plot_distances(), diagnose(net, found[0]).plot(0)]
+    figures += [each.plot(0) for each in found] + [each.plot_strip(1) for each in found]
+    figures += [
+        transferred({"a": net, "b": net}, FGSM(eps=(0.3,)), images).plot(),
+        feature_squeezing(net, found[0]).plot(),
+    ]
+    for figure in figures:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        assert Image.open(buffer).size[0] > 300
+    titles = [axes.get_title() for axes in found[1].plot(0).axes]
+    assert any("ℓ₂" in title and "RMS" in title for title in titles)
+    assert found[0].plot_strip(0).axes[0].get_title() == "no change"
+
+
+def test_a_run_of_before_still_makes_a_report(small_run: Path) -> None:
+    """Attacks without a norm, a strip and a diagnosis: as the fixture has them."""
+    with Run.open(small_run) as made:
+        text = render(made)
+    assert "How is it fooled?" in text
+    assert "Why does" not in text
