@@ -15,7 +15,7 @@ from benchmarks.measure import Row, Timing, table, take_turns
 from benchmarks.nets import pixels, ready
 from seewhy.attack import FGSM, PGD, Adversarial, Attack, DeepFool, Goal, WhiteBox
 from seewhy.classifier import Classifier
-from seewhy.zoo.accuracy import wilson
+from seewhy.intervals import wilson
 
 #: images, and how many of them for the passes of FGSM, and for DeepFool in L∞
 IMAGES, SOME, FEWER = 100, 48, 25

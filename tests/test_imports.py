@@ -9,7 +9,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "seewhy"
 
 #: from the ground up; a room may import from its own floor and from those below
 FLOORS = (
-    {"errors", "units", "rng", "machine"},
+    {"errors", "units", "rng", "machine", "intervals"},
     {"data", "engine", "classifier", "method", "selftest", "result"},
     {"lens", "zoo"},
     {"look", "explain", "attack"},

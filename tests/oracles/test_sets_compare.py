@@ -12,10 +12,11 @@ import torch
 
 from nets import FAMILIES, classifier, photos
 from seewhy.attack import FGSM, sets
-from seewhy.attack.compare import compare, together, transferred, wilson
+from seewhy.attack.compare import compare, together, transferred
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.errors import DataError, InputError, RunError
+from seewhy.intervals import wilson
 
 
 @pytest.fixture(scope="module")

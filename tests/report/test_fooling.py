@@ -13,10 +13,11 @@ from PIL import Image
 
 from nets import FAMILIES, classifier, photos
 from seewhy.attack import FGSM
-from seewhy.attack.compare import compare, transferred, wilson
+from seewhy.attack.compare import compare, transferred
 from seewhy.attack.defences import feature_squeezing
 from seewhy.attack.why_it_fails import diagnose
 from seewhy.classifier import Classifier
+from seewhy.intervals import wilson
 from seewhy.report import charts, words
 from seewhy.report.html import render
 from seewhy.run import Run, audit

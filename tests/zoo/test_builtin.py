@@ -24,8 +24,8 @@ from seewhy.data.images import Images
 from seewhy.data.sets import Arrays, DataSet, Files
 from seewhy.engine import Engine
 from seewhy.errors import DataError, ModelError
+from seewhy.intervals import wilson
 from seewhy.zoo import accuracy, builtin, load
-from seewhy.zoo.accuracy import wilson
 from seewhy.zoo.builtin import LITE, imagenet_labels
 from seewhy.zoo.resnet import ResNet20
 

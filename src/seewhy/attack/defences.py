@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seewhy.attack.base import Adversarial, Attack
-from seewhy.attack.compare import wilson
 from seewhy.classifier import Classifier, Target
 from seewhy.data.images import Images
 from seewhy.errors import InputError, SpecError
+from seewhy.intervals import wilson
 from seewhy.result import save, shown
 from seewhy.rng import generator
 

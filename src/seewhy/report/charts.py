@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
-from seewhy.attack.compare import wilson
+from seewhy.intervals import wilson
 from seewhy.report import words
 
 #: colours that the page has for lines side by side

@@ -21,10 +21,10 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from seewhy import units
-from seewhy.attack.compare import wilson
 from seewhy.attack.why_it_fails import paragraph
 from seewhy.errors import RunError
 from seewhy.explain.compare import DISAGREE, GRID, correlated, disagreement
+from seewhy.intervals import wilson
 from seewhy.method import registry
 from seewhy.report import charts, pictures, words
 from seewhy.report.pictures import Array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -10,6 +9,7 @@ from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.data.sets import DataSet
 from seewhy.errors import DataError
+from seewhy.intervals import wilson
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,3 @@ def _parts(net: Classifier, data: DataSet, notes: list[str], size: int = 64) -> 
     for number, why in ((unreadable, "cannot be read"), (unknown, "have no true class")):
         if number:
             notes.append(f"{number:,} of {len(data):,} images {why} and are left out")
-
-
-def wilson(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval (1927) of a proportion, 95 % by default.
-
-    >>> [round(bound, 4) for bound in wilson(9, 10)]
-    [0.5958, 0.9821]
-    """
-    share, spread = right / total, z * z / total
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
