@@ -112,6 +112,11 @@ def text(told: Page, measured: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def three(value: float) -> str:
+    """A number of three digits, as people write it: 3,110 and not 3.11e+03."""
+    return f"{float(f'{value:.3g}'):,.6g}"
+
+
 def index(pages: dict[str, Page]) -> str:
     """The list of all methods of a room, family by family."""
     room = ROOMS[next(iter(pages.values())).room]
@@ -142,7 +147,7 @@ def explained(net: Classifier, images: Images, cls: type[Explainer], forward: fl
     low = "±" if found.sign == "signed" else "0 to "
     colours = f"orange for it, blue against it, {low}" if found.sign == "signed" else f"brighter is stronger, {low}"
     facts = [words.passes(found.cost.forward, found.cost.backward)]
-    facts.append(f"{units.seconds(found.cost.seconds)}, {found.cost.seconds / forward:.3g} × one forward pass")
+    facts.append(f"{units.seconds(found.cost.seconds)}, {three(found.cost.seconds / forward)} × one forward pass")
     facts += [words.measure(key, float(value[0])) for key, value in found.measures.items()]
     said = [f"{PHOTO} and `{method.spec}` for {found.labels[0]} ({words.percent(probability)}): {colours}"]
     said[0] += f"{words.figure(laid.scale)}. Here it took {'; '.join(facts)}."
@@ -163,7 +168,7 @@ def attacked(net: Classifier, images: Images, cls: type[Attack[Any]], forward: f
     original, changed = images.pixels[0].numpy(), found.images[level, 0].numpy()
     difference, factor = pictures.amplified(original, changed)
     facts = [words.passes(found.cost.forward, found.cost.backward)]
-    facts.append(f"{units.seconds(found.cost.seconds)}, {found.cost.seconds / forward:.3g} × one forward pass")
+    facts.append(f"{units.seconds(found.cost.seconds)}, {three(found.cost.seconds / forward)} × one forward pass")
     verdict = f"becomes {found.names[after]} ({words.percent(end)})"
     if not fooled:
         verdict = f"{verdict}, but only before rounding to 8 bits," if bool(unrounded[level]) else "is not fooled"
