@@ -37,6 +37,8 @@ PARTS = {
     "black_box": "black_box",
     "optimised": "optimised",
     "white_box": "white_box",
+    "maximize": "maximize",
+    "exemplars": "exemplars",
 }
 
 HEAD = """\

@@ -20,11 +20,15 @@ from seewhy.attack import Adversarial
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SeewhyError, SpecError
 from seewhy.explain import Attribution
-from seewhy.look import ActivationMaps, FilterGrid
+from seewhy.look import ActivationMaps, Dream, ExemplarSet, FilterGrid, Inverted, Maximized, NamedUnits
 from seewhy.method import Method, from_json, parse, registry
 
 METHODS = sorted(registry())
-ON_IMAGES = [name for name in METHODS if registry()[name].room in ("explain", "attack") or name == "activations"]
+ON_IMAGES = [
+    name
+    for name in METHODS
+    if registry()[name].room in ("explain", "attack") or name in ("activations", "deepdream", "invert")
+]
 # every method on every family would be the whole product; each method meets four families, each family every second method
 PAIRS = [(name, family) for i, name in enumerate(METHODS) for j, family in enumerate(FAMILIES) if (i + j) % 2 == 0]
 
@@ -42,6 +46,16 @@ def values(found: Any) -> list[Tensor]:
         return [found.images.transpose(0, 1), found.eps.T, found.probabilities.transpose(0, 1)]
     if isinstance(found, ActivationMaps):
         return [found.maps, found.mean, found.zero]
+    if isinstance(found, ExemplarSet):
+        return [*found.values.values(), *found.windows.values()]
+    if isinstance(found, NamedUnits):
+        return [found.selectivity, found.floor]
+    if isinstance(found, Maximized):
+        return [found.images.pixels, found.scores, found.probabilities]
+    if isinstance(found, Dream):
+        return [found.dreams, found.scores]
+    if isinstance(found, Inverted):
+        return [found.inversions, found.errors]
     assert isinstance(found, FilterGrid)
     return [found.tiles]
 

@@ -512,7 +512,7 @@ def look(
     limit: int | None,
     machine: Machine,
 ) -> None:
-    """Show what a model learned: its filters, or how its layers answer IMAGES.
+    """Show what a model learned: its filters, what excites its units most, or how its layers answer IMAGES.
 
     Layers are addresses as `seewhy model SPEC` lists them.
     """
@@ -528,7 +528,7 @@ def look(
         methods = alone
     found = open_images(images, split, limit) if images else None
     net = machine.load(model, spoken)
-    answering = {spec: method for spec, method in methods.items() if method.needs_images}
+    answering = {spec: method for spec, method in methods.items() if method.needs_images and not method.of_sets}
     names = stems(found.names) if found else {}
 
     def file(image: str, spec: str) -> str:
@@ -554,7 +554,7 @@ def look(
         )
 
     for spec in of_model:
-        keep(methods[spec](net), "", spec)
+        keep(methods[spec](net, found) if methods[spec].of_sets else methods[spec](net), "", spec)
     failed: list[dict[str, str]] = []
     if found and answering:
         work = _Work(spoken, net, found, "looking", [(spec, "") for spec in answering], names, failed)

@@ -2,6 +2,29 @@
 
 from seewhy.look.activations import ActivationMaps, Activations
 from seewhy.look.base import Look
+from seewhy.look.deepdream import DeepDream, Dream
+from seewhy.look.exemplars import Exemplars, ExemplarSet, Tally
 from seewhy.look.filters import FilterGrid, Filters, convolutions
+from seewhy.look.invert import Invert, Inverted
+from seewhy.look.maximize import Maximize, Maximized
+from seewhy.look.units import NamedUnits, Units
 
-__all__ = ["ActivationMaps", "Activations", "FilterGrid", "Filters", "Look", "convolutions"]
+__all__ = [
+    "ActivationMaps",
+    "Activations",
+    "DeepDream",
+    "Dream",
+    "ExemplarSet",
+    "Exemplars",
+    "FilterGrid",
+    "Filters",
+    "Invert",
+    "Inverted",
+    "Look",
+    "Maximize",
+    "Maximized",
+    "NamedUnits",
+    "Tally",
+    "Units",
+    "convolutions",
+]

@@ -17,11 +17,13 @@ from seewhy.method import Method
 class Look(Method):
     """A method that shows what a network learned. A new one defines `__call__` and gives itself a `name`.
 
-    `needs_images` says that it looks at answers to images; the others look at the model alone.
+    `needs_images` says that it looks at answers to images; the others look at the model alone. `of_sets` says that it
+    looks at all of a set of images together.
     """
 
     room = "look"
     needs_images: ClassVar[bool] = False
+    of_sets: ClassVar[bool] = False
 
     @property
     def passes(self) -> tuple[int, int]:

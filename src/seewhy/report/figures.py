@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from seewhy.explain.base import Attribution
     from seewhy.explain.compare import Agreement
     from seewhy.look.activations import ActivationMaps
+    from seewhy.look.exemplars import ExemplarSet
     from seewhy.look.filters import FilterGrid
+    from seewhy.look.maximize import Maximized
+    from seewhy.look.units import NamedUnits
 
 _BLUE, _ORANGE = "#0b62b8", "#c25a00"
 
@@ -550,3 +553,126 @@ def _inside(indices: Sequence[int], count: int) -> None:
             raise InputError(f"expected an image from 0 to {count - 1}, got {index}")
     if not indices:
         raise InputError("expected at least one image to draw, got none")
+
+
+def exemplars(found: ExemplarSet, layer: str) -> Figure:
+    """The drawn units of a layer, one a row: the windows that excite it most, the best on the left, and its histogram."""
+    units, crops = found.drawn[layer].tolist(), None if found.crops is None else found.crops[layer].numpy()
+    shown = found.values[layer].shape[1]
+    figure = _figure(8.6, 0.95 * len(units) + 0.7)
+    grid = figure.add_gridspec(len(units), 2, width_ratios=(max(4, min(shown, 9)), 2.6))
+    figure.suptitle(f"{layer}: {len(units)} of {len(found.values[layer])} units", fontsize=10, parse_math=False)
+    for row, unit in enumerate(units):
+        left = _bare(figure.add_subplot(grid[row, 0]))
+        if crops is None:
+            names = [found.name(image) for image in found.images[layer][unit].tolist() if image >= 0]
+            left.text(0.02, 0.5, words.some(names, 4), va="center", fontsize=7, wrap=True, parse_math=False)
+        else:
+            tiles = [Image.fromarray(crop.transpose(1, 2, 0)) for crop in crops[row]]
+            left.imshow(np.asarray(pictures.montage(tiles, shown, 4)), interpolation="bilinear")
+        left.set_ylabel(f"unit {unit}", fontsize=8)
+        classes = found.classes_of(layer, unit)
+        if classes:
+            pure = words.percent(float(found.purity[layer][unit]))
+            said = words.some([f"{name} {count}" for name, count, _ in classes], 4)
+            left.set_xlabel(f"{said} · {pure} of one class", fontsize=7, parse_math=False)
+        right = figure.add_subplot(grid[row, 1])
+        _peaks(right, found, layer, unit)
+    return figure
+
+
+def _peaks(axes: Axes, found: ExemplarSet, layer: str, unit: int) -> None:
+    """How often a unit's peak in an image is how strong, and where the exemplars lie."""
+    edges, counts = found.edges.numpy(), found.histogram[layer][unit].numpy().astype(float)
+    there = counts.nonzero()[0]
+    axes.tick_params(labelsize=6)
+    axes.set_yticks([])
+    axes.set_xlabel("peak of an image", fontsize=6, labelpad=1)
+    best = [value for value in found.values[layer][unit].tolist() if np.isfinite(value)]
+    if not len(there) or not best:
+        return
+    # bins grow with the value, and are drawn equally wide: a bar's height is the number of images
+    first, last = int(there[0]), int(there[-1]) + 1
+    axes.stairs(counts[first:last], np.arange(first, last + 1), fill=True, color=_BLUE)
+    for place in np.interp(best, edges, np.arange(len(edges))):
+        axes.axvline(place, 0, 0.18, color=_ORANGE, linewidth=1)
+    ticks = np.unique(np.linspace(first, last, 5).round().astype(int))
+    zero = len(counts) // 2
+    axes.set_xticks(ticks, ["0" if tick in (zero, zero + 1) else f"{edges[tick]:.3g}" for tick in ticks])
+
+
+def maximized(found: Maximized, limit: int = 36) -> Figure:
+    """The optimised images: with those of the way before them where there are few, else side by side."""
+    count = min(len(found.images), limit)
+    way = len(found.snapshots) if count <= 6 else 0
+    columns = way + 1 if way else min(6, count)
+    lines = count if way else -(-count // columns)
+    figure = _figure(1.75 * columns + 0.4, 2.15 * lines + 0.3)
+    for row in range(count):
+        shown = [(found.snapshots[step, row], f"step {int(found.steps[step])}") for step in range(way)]
+        for column, (pixels, below) in enumerate([*shown, (found.images.pixels[row], _said(found, row))]):
+            place = row * columns + column if way else row
+            axes = _bare(figure.add_subplot(lines, columns, place + 1))
+            axes.imshow(np.asarray(pictures.to_picture(pixels.numpy())))
+            if column == way:
+                axes.set_title(found.images.names[row], fontsize=8, parse_math=False, wrap=True)
+            axes.set_xlabel(below, fontsize=7, parse_math=False)
+    left = f"; {count} of {len(found.images)} images" if count < len(found.images) else ""
+    figure.suptitle(f"{found.objective}{left}", fontsize=9, wrap=True).set_parse_math(False)
+    return figure
+
+
+def _said(found: Maximized, row: int) -> str:
+    """The value reached, or what the model says of an image of a class."""
+    index = int(found.wanted[row])
+    if index < 0:
+        return f"{words.figure(float(found.start[row]))} → {words.figure(float(found.scores[row]))}"
+    said = found.probabilities[row]
+    best = int(said.argmax())
+    return f"{words.percent(float(said[index]))}" + ("" if best == index else f"; rather {found.labels[best]}")
+
+
+def pairs(images: Images, others: torch.Tensor, title: str, said: Sequence[str], limit: int = 6) -> Figure:
+    """Each photograph beside what was made of it, with what is said of that."""
+    rows = min(len(images), limit)
+    figure = _figure(5.4, 2.75 * rows + 0.3)
+    for row in range(rows):
+        for column, pixels in enumerate((images.pixels[row], others[row])):
+            axes = _bare(figure.add_subplot(rows, 2, 2 * row + column + 1))
+            axes.imshow(np.asarray(pictures.to_picture(pixels.numpy())))
+            axes.set_xlabel(said[row] if column else images.names[row], fontsize=8, parse_math=False)
+    left = f"; {rows} of {len(images)} images" if rows < len(images) else ""
+    figure.suptitle(f"{title}{left}", fontsize=9, wrap=True).set_parse_math(False)
+    return figure
+
+
+def units(found: NamedUnits) -> Figure:
+    """Every unit's class selectivity, sorted, over what labels drawn by lot reach; with masks, the best overlaps beside it."""
+    figure = _figure(8.6, 4.2)
+    left = figure.add_subplot(1, 1 if found.iou is None else 2, 1)
+    order = found.selectivity.argsort(descending=True)
+    across = np.arange(len(order))
+    left.fill_between(
+        across, found.floor[order].numpy(), color="#cccccc", step="mid", label="95 % of random labellings"
+    )
+    left.step(across, found.selectivity[order].numpy(), where="mid", color=_BLUE, label="selectivity")
+    left.set_xlabel(f"{len(order)} units of {found.layer}, the most selective first", fontsize=8, parse_math=False)
+    left.set_ylabel("class selectivity", fontsize=8)
+    left.set_ylim(0, 1.02)
+    _legend(left)
+    above = [unit for unit in order.tolist() if found.selectivity[unit] > found.floor[unit]]
+    names = [f"{unit}: {found.classes[int(found.best[unit])]}" for unit in above]
+    left.set_title(words.some(names, 3) if names else "no unit is above its floor", fontsize=8, parse_math=False)
+    if found.iou is not None:
+        right = figure.add_subplot(1, 2, 2)
+        best = found.iou.max(1)
+        shown = best.values.argsort(descending=True)[:12].tolist()
+        right.barh(np.arange(len(shown)), best.values[shown].numpy(), color=_ORANGE)
+        labels = [f"{unit}: {found.concepts[int(best.indices[unit])]}" for unit in shown]
+        right.set_yticks(np.arange(len(shown)), labels, fontsize=8)
+        for tick in right.get_yticklabels():
+            tick.set_parse_math(False)
+        right.invert_yaxis()
+        right.axvline(found.least, color="#555555", linestyle="--", linewidth=1)
+        right.set_xlabel("IoU of the unit's strongest places with a concept", fontsize=8)
+    return figure

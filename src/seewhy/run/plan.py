@@ -526,7 +526,7 @@ def _cheap(method: Method) -> bool:
 
 
 def _looks(net: Classifier, notes: list[str]) -> list[Method]:
-    found: list[Method] = [method for method in _defaults("look") if not isinstance(method, Activations)]
+    found: list[Method] = [method for method in _defaults("look") if isinstance(method, Filters)]
     try:
         found += [Activations(layer=layer) for layer in stages(net)]
     except (LayerError, UnknownOperation) as error:

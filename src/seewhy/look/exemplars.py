@@ -1,0 +1,837 @@
+"""The images, and the windows of them, that excite each unit most: one pass over any number of images."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seewhy.classifier import Classifier
+from seewhy.data.images import Images
+from seewhy.data.sets import DataSet, Item
+from seewhy.engine import Cost, Meter
+from seewhy.errors import DataError, InputError, LayerError, SpecError, UnknownOperation
+from seewhy.lens.capture import capture, find, last_map, trace
+from seewhy.lens.receptive import Field, receptive_fields
+from seewhy.look.base import Look
+from seewhy.result import save, shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: pictures in memory, a data set that is read as it goes, or any stream of batches: `Images`, pixels, (pixels, labels),
+#: or what `DataSet.each` gives; a `DataError` in it is a picture that cannot be read
+Pictures = Tensor | Images | DataSet | Iterable[Any]
+
+#: how many images are in memory at once, and after how many such parts a state is written
+PART, EVERY = 64, 16
+
+#: the sketch: a zero bin, and on either side four bins an octave from 2^-16 to 2^16; a value is off by at most 12.5 %
+_LOWEST, _OCTAVES = -16, 32
+_SIDE = 4 * _OCTAVES
+BINS = 2 * _SIDE + 1
+
+
+def edges() -> Tensor:
+    """The borders (BINS + 1,) of the histogram's bins; the outermost ones hold what lies beyond, too."""
+    octave = 2.0 ** torch.arange(_LOWEST, _LOWEST + _OCTAVES, dtype=torch.float64)
+    up = torch.cat([(octave[:, None] * torch.tensor([1, 1.25, 1.5, 1.75])).flatten(), 2 * octave[-1:]])
+    return torch.cat([-up.flip(0), up]).float()
+
+
+def _bins(values: Tensor) -> Tensor:
+    """The bin of each value: exponent and two bits of the mantissa are the key, as the number is written in memory."""
+    key = (values.abs().float().contiguous().view(torch.int32) >> 21).long() - ((_LOWEST + 127) << 2)
+    key = key.clamp(-1, _SIDE - 1) + 1  # 0: too small to tell from zero
+    return torch.where(values < 0, _SIDE - key, _SIDE + key)
+
+
+@final
+@dataclass
+class Rows:
+    """What is kept of one layer of C units, however many images came: the k best places, and sums.
+
+    `values`, `images`, `places`, `labels` (C, k), the best first, −∞ and −1 where there are fewer; equal values in the
+    order of the images. `counts` (C, BINS) is the histogram of each unit's peak in each image, `total` and `squares` (C,)
+    its sums, `classes` (C, classes) its sums by class. `size` is the map's (height, width).
+    """
+
+    size: tuple[int, int]
+    values: Tensor
+    images: Tensor
+    places: Tensor
+    labels: Tensor
+    counts: Tensor
+    total: Tensor
+    squares: Tensor
+    classes: Tensor
+
+    @staticmethod
+    def empty(units: int, size: tuple[int, int], k: int, classes: int) -> Rows:
+        """Nothing seen yet."""
+        none = torch.full((units, k), -1)
+        return Rows(
+            size,
+            torch.full((units, k), -torch.inf),
+            none,
+            none.clone(),
+            none.clone(),
+            torch.zeros(units, BINS, dtype=torch.int64),
+            torch.zeros(units, dtype=torch.float64),
+            torch.zeros(units, dtype=torch.float64),
+            torch.zeros(units, classes, dtype=torch.float64),
+        )
+
+    @property
+    def summed(self) -> tuple[Tensor, ...]:
+        """What adds up when two are merged."""
+        return self.counts, self.total, self.squares, self.classes
+
+    def rivals(self, peaks: Tensor, first: int) -> Tensor:
+        """Which of peaks (N, C), of images from `first` on, would be among the best."""
+        worst, when = self.values[:, -1], self.images[:, -1]
+        peaks = peaks.masked_fill(~peaks.isfinite(), -torch.inf)
+        index = torch.arange(first, first + len(peaks))[:, None]
+        better = (peaks > worst) | ((peaks == worst) & (index < when))
+        k = self.values.shape[1]
+        if len(peaks) > k:  # nor will what is not among the best of its own batch
+            better &= peaks >= peaks.topk(k, dim=0).values[-1]
+        return better
+
+    def add(self, peaks: Tensor, places: Tensor, indices: Tensor, labels: Tensor) -> None:
+        """Take in the peaks (N, C, p) of images, each with its place on the map."""
+        best = peaks[:, :, 0]
+        known = best.isfinite()
+        safe = best.masked_fill(~known, 0).double()
+        self.counts.scatter_add_(1, _bins(safe).T, known.T.long())
+        self.total += safe.sum(0)
+        self.squares += safe.square().sum(0)
+        labelled = labels >= 0
+        self.classes.index_add_(1, labels[labelled], safe[labelled].T)
+        peaks = peaks.masked_fill(~peaks.isfinite() | (places < 0), -torch.inf)
+        changed = (peaks[:, :, 0] > -torch.inf).any(0).nonzero().flatten()
+        if len(changed):
+            n, _, several = peaks.shape
+            shape = (len(changed), n * several)
+            chosen = peaks[:, changed].permute(1, 0, 2).reshape(shape)
+            where = places[:, changed].permute(1, 0, 2).reshape(shape)
+            self._take(changed, chosen, _spread(indices, several, shape), where, _spread(labels, several, shape))
+
+    def merge(self, other: Rows) -> None:
+        """Take in what was kept of other images."""
+        for mine, theirs in zip(self.summed, other.summed, strict=True):
+            mine += theirs
+        everyone = torch.arange(len(self.values))
+        self._take(everyone, other.values, other.images, other.places, other.labels)
+
+    def _take(self, units: Tensor, values: Tensor, images: Tensor, places: Tensor, labels: Tensor) -> None:
+        """Keep the best of what is there and what comes; of equals the earlier image, so that no order matters."""
+        value = torch.cat([self.values[units], values], 1)
+        image = torch.cat([self.images[units], images], 1)
+        place = torch.cat([self.places[units], places], 1)
+        label = torch.cat([self.labels[units], labels], 1)
+        order = (image * (self.size[0] * self.size[1]) + place).argsort(dim=1, stable=True)
+        order = order.gather(1, value.gather(1, order).argsort(dim=1, descending=True, stable=True))
+        order = order[:, : self.values.shape[1]]
+        none = value.gather(1, order) == -torch.inf
+        self.values[units] = value.gather(1, order)
+        for held, found in ((self.images, image), (self.places, place), (self.labels, label)):
+            held[units] = found.gather(1, order).masked_fill(none, -1)
+
+
+def _spread(each: Tensor, several: int, shape: tuple[int, int]) -> Tensor:
+    return each.repeat_interleave(several).expand(shape)
+
+
+@final
+@dataclass
+class Tally:
+    """What a pass over images has kept so far: of one size from the first image to the last; to be merged and saved.
+
+    `layers` holds the `Rows` by address; `seen` the stretches [start, stop) of images that came; `names` those of the
+    images that are among the best; `failed` (image, sentence) of those that could not be read; `per_class` how many
+    images each class has. `key` says of which method, model and layers it is: only like goes with like.
+    """
+
+    key: dict[str, Any]
+    classes: tuple[str, ...]
+    layers: dict[str, Rows]
+    per_class: Tensor
+    seen: list[tuple[int, int]] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
+    failed: list[tuple[int, str]] = field(default_factory=list)
+    strange: int = 0
+
+    @staticmethod
+    def empty(
+        classes: Sequence[str], key: Mapping[str, Any] | None = None, layers: dict[str, Rows] | None = None
+    ) -> Tally:
+        """Nothing seen yet."""
+        return Tally(dict(key or {}), tuple(classes), layers or {}, torch.zeros(len(classes), dtype=torch.int64))
+
+    def __len__(self) -> int:
+        """How many images came, those that could not be read included."""
+        return sum(stop - start for start, stop in self.seen)
+
+    @property
+    def images(self) -> int:
+        """How many images could be read."""
+        return len(self) - len(self.failed)
+
+    def merge(self, other: Tally) -> Tally:
+        """Take in another pass over other images; answers itself. Raises `InputError` unless they go together."""
+        if (self.key, self.classes) != (other.key, other.classes):
+            raise InputError(f"expected two states of one method, model and layers, got {self.key} and {other.key}")
+        stretches = sorted([*self.seen, *other.seen])
+        for before, after in pairwise(stretches):
+            if after[0] < before[1]:
+                raise InputError(f"both states have seen image {after[0]}; give each pass images of its own")
+        for address, rows in other.layers.items():
+            self.layers[address].merge(rows)
+        self.per_class += other.per_class
+        self.names |= other.names
+        self.failed = sorted([*self.failed, *other.failed])
+        self.strange += other.strange
+        for start, stop in other.seen:
+            self._saw(start, stop)
+        self._forget()
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to one `.npz` file, whole or not at all."""
+        about = {
+            "key": self.key,
+            "classes": self.classes,
+            "seen": self.seen,
+            "names": list(self.names.items()),
+            "failed": self.failed,
+            "strange": self.strange,
+            "layers": {address: rows.size for address, rows in self.layers.items()},
+        }
+        arrays = {
+            f"{number}.{name}": value.numpy()
+            for number, rows in enumerate(self.layers.values())
+            for name, value in vars(rows).items()
+            if name != "size"
+        }
+        target = Path(path)
+        staged = target.with_name(target.name + ".part")
+        with staged.open("wb") as file:
+            np.savez(file, about=np.array(json.dumps(about)), per_class=self.per_class.numpy(), **arrays)
+        os.replace(staged, target)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Tally:
+        """Read what `save` wrote; raises `InputError` where it is something else."""
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                about = json.loads(str(held["about"]))
+                arrays = {name: torch.from_numpy(held[name]) for name in held.files if name != "about"}
+            layers = {}
+            for number, (address, size) in enumerate(about["layers"].items()):
+                start = f"{number}."
+                own = {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
+                layers[address] = Rows(size=(size[0], size[1]), **own)
+            return Tally(
+                about["key"],
+                tuple(about["classes"]),
+                layers,
+                arrays["per_class"],
+                [(start, stop) for start, stop in about["seen"]],
+                dict(about["names"]),
+                [(index, sentence) for index, sentence in about["failed"]],
+                about["strange"],
+            )
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise InputError(f"{os.fspath(path)} is not the state of a pass over exemplars: {error}") from None
+
+    def _saw(self, start: int, stop: int) -> None:
+        joined: list[tuple[int, int]] = []
+        for low, high in sorted([*self.seen, (start, stop)]):
+            low = joined.pop()[0] if joined and joined[-1][1] == low else low
+            joined.append((low, high))
+        self.seen = joined
+
+    def _has(self, index: int) -> bool:
+        return any(start <= index < stop for start, stop in self.seen)
+
+    def _forget(self) -> None:
+        """Drop the names of images that are among the best no more."""
+        best = {index for rows in self.layers.values() for index in rows.images.unique().tolist()}
+        self.names = {index: name for index, name in self.names.items() if index in best}
+
+
+@dataclass(frozen=True)
+class ExemplarSet:
+    """The images that excite each unit most. Of each layer of C units, by address, the best first:
+
+    `values`, `images`, `labels` (C, k): the response, the image's place in the data and its class (−1: none, unknown);
+    `positions` (C, k, 2): row and column on the map; `windows` (C, k, 4): (top, left, bottom, right) in the pixels that
+    the model sees, the unit's receptive field there, inside the image. `purity` (C,): the share of the commonest class
+    among the labelled exemplars, NaN without. `histogram` (C, BINS) counts each unit's peaks in all images between
+    `edges` (BINS + 1,); `mean` and `deviation` (C,) are theirs; `class_means` (C, classes) by class, NaN where a class
+    has no image. `names` are those of the images `named` (M,). `drawn` are the units whose crops `crops`
+    (U, k, 3, side, side), 8 bits, hold for the figure; None where the images came as a stream that ends.
+    """
+
+    method: str
+    classes: tuple[str, ...]
+    count: int
+    values: Mapping[str, Tensor]
+    images: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor]
+    positions: Mapping[str, Tensor]
+    windows: Mapping[str, Tensor]
+    purity: Mapping[str, Tensor]
+    histogram: Mapping[str, Tensor]
+    edges: Tensor
+    mean: Mapping[str, Tensor]
+    deviation: Mapping[str, Tensor]
+    class_means: Mapping[str, Tensor]
+    named: Tensor
+    names: tuple[str, ...]
+    drawn: Mapping[str, Tensor]
+    crops: Mapping[str, Tensor] | None
+    failed: tuple[tuple[int, str], ...]
+    cost: Cost
+    notes: tuple[str, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The addresses."""
+        return tuple(self.values)
+
+    @property
+    def layer(self) -> str:
+        """The addresses in one string."""
+        return ", ".join(self.layers)
+
+    def name(self, image: int) -> str:
+        """The name of an image that is among the best; raises `InputError` for another."""
+        place = int(torch.searchsorted(self.named, image))
+        if place == len(self.named) or int(self.named[place]) != image:
+            raise InputError(f"image {image} is no unit's exemplar")
+        return self.names[place]
+
+    def cut(self, layer: str, unit: int, images: Images | Tensor | DataSet, net: Classifier) -> list[Tensor]:
+        """The exact crops (3, h, w) of one unit, the best first, out of the images that were looked at."""
+        layer = self._checked(layer, unit)
+        found = []
+        for index, window in zip(self.images[layer][unit].tolist(), self.windows[layer][unit].tolist(), strict=True):
+            if index >= 0:
+                top, left, bottom, right = window
+                found.append(_pixels(images, index, net)[:, top:bottom, left:right])
+        return found
+
+    def classes_of(self, layer: str, unit: int) -> list[tuple[str, int, float]]:
+        """A unit's classes: (name, how many of its exemplars, the class's mean response), the most exemplars first."""
+        layer = self._checked(layer, unit)
+        counted = Counter(label for label in self.labels[layer][unit].tolist() if label >= 0)
+        means = self.class_means[layer][unit]
+        order = sorted(counted, key=lambda label: (-counted[label], -float(means[label])))
+        return [(self.classes[label], counted[label], float(means[label])) for label in order]
+
+    def units_of(self, layer: str, label: int, count: int = 8) -> list[tuple[int, float]]:
+        """A class's units: (unit, score), the highest first; (the class's mean response − mean) / deviation."""
+        layer = self._checked(layer, 0)
+        if not 0 <= label < len(self.classes):
+            raise InputError(f"expected a class from 0 to {len(self.classes) - 1}, got {label}")
+        score = (self.class_means[layer][:, label] - self.mean[layer]) / self.deviation[layer]
+        score = score.nan_to_num(-torch.inf, posinf=-torch.inf)
+        best = score.topk(min(count, len(score)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [(unit, value) for unit, value in pairs if value > -torch.inf]
+
+    def _checked(self, layer: str, unit: int) -> str:
+        if layer not in self.values:
+            raise LayerError(f'these are exemplars of {self.layer}; there are none of "{layer}"')
+        units = len(self.values[layer])
+        if not 0 <= unit < units:
+            raise InputError(f"{layer} has units 0 to {units - 1}; there is no unit {unit}")
+        return layer
+
+    def plot(self, layer: str | None = None) -> Figure:
+        """The crops of the drawn units of a layer (None: the last), each row with its histogram."""
+        from seewhy.report.figures import exemplars
+
+        return exemplars(self, self._checked(layer or self.layers[-1], 0))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one open file, see `seewhy.result.save`."""
+        save(self, path)
+
+    def _repr_html_(self) -> str:
+        return shown(self.plot(), self.method)
+
+
+@dataclass(frozen=True)
+class Exemplars(Look):
+    """For each unit (channel) c of each layer the k images x, and the windows of them, with the largest max over p of a_c,p(x).
+
+    `layers`: addresses as `seewhy model` prints them, all of them in one pass (none: the last spatial map). `k`: how many.
+    `per_image`: at most so many of one picture; then a place is taken only if its window overlaps none of the higher ones
+    (non-maximum suppression). `units`: which to draw (none: the `limit` whose exemplars stand out most from their mean).
+    Answers an `ExemplarSet`. The images may be a tensor, `Images`, a `DataSet` or a stream; a vector's units have one
+    place, and the whole image for a window.
+
+    Raises `LayerError` for a layer that answers no maps or vectors, `InputError` for images of another size than the
+    model's, or labels that it has no class for; a picture that cannot be read is a note.
+    Cost: one forward pass an image, ended after the last layer, one to carry windows and one for each drawn image; memory
+    for `PART` images and, whatever their number, about 4 kB and 8 bytes a class for each unit.
+    Limits: windows are bounding; where gates bring in the whole image, they are those without the gates. Values are
+    float32 of one batch: images whose responses agree to the last digits may change places with the batch's size.
+    Deviation: the histogram is of each image's peak, not of all places, in bins of at most 12.5 % of the value.
+    Source: Girshick et al. 2014, arXiv 1311.2524, section 3.1; Zeiler & Fergus 2014.
+
+    >>> from torch import nn
+    >>> module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2))
+    >>> found = Exemplars(k=2)(Classifier(module, size=8), torch.rand(5, 3, 8, 8))
+    >>> found.layers, found.windows["1"].shape
+    (('1',), torch.Size([2, 2, 4]))
+    """
+
+    layers: tuple[str, ...] = ()
+    k: int = 9
+    per_image: int = 1
+    units: tuple[int, ...] = ()
+    limit: int = 8
+
+    name = "exemplars"
+    needs_images = True
+    of_sets = True
+    shows = "Which parts of which images excite each unit most."
+    reading = (
+        "A row is one unit. What its crops have in common is what it looks for; where they have nothing in common, it "
+        "looks for nothing that has a name. The histogram says how rare such a response is."
+    )
+    source = "Girshick et al. 2014, arXiv 1311.2524"
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.per_image < 1 or self.limit < 1:
+            raise SpecError(
+                f"expected k, per_image and limit ≥ 1, got k={self.k}, per_image={self.per_image}, limit={self.limit}"
+            )
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        return 2, 0  # of one image: its own, and the one that carries windows
+
+    def __call__(self, net: Classifier, images: Pictures | None = None) -> ExemplarSet:
+        if images is None:
+            raise InputError("exemplars are found among images: give some")
+        with Meter() as meter:
+            fields = _fields(net)
+            state = self._tallied(net, images, None, 0, fields[0])
+        return self._found(net, state, images, fields, meter.cost)
+
+    def tally(
+        self,
+        net: Classifier,
+        images: Pictures,
+        state: Tally | None = None,
+        *,
+        first: int = 0,
+        path: str | os.PathLike[str] | None = None,
+    ) -> Tally:
+        """The pass alone: what it keeps, to be gone on with, merged with another's, and read by `result`.
+
+        Image i of `images` is number `first` + i; those that `state` has seen are passed over. With `path`, the state is
+        written there as it goes, and is where a pass that was stopped goes on from.
+        """
+        if path is not None and state is None and Path(path).exists():
+            state = Tally.load(path)
+        fields = _fields(net)[0] if self.per_image > 1 else {}
+        return self._tallied(net, images, state, first, fields, path)
+
+    def result(self, net: Classifier, state: Tally, images: Pictures | None = None) -> ExemplarSet:
+        """What a state has found; `images` are all that it has seen, for the crops of the figure."""
+        with Meter() as meter:
+            fields = _fields(net)
+        return self._found(net, state, images, fields, meter.cost)
+
+    def _tallied(
+        self,
+        net: Classifier,
+        images: Pictures,
+        state: Tally | None,
+        first: int,
+        fields: Mapping[str, Field],
+        path: str | os.PathLike[str] | None = None,
+    ) -> Tally:
+        layers = chosen_layers(net, self.layers)
+        key = json.loads(json.dumps({**self._kept, "layers": layers, "model": net.fingerprint}))
+        self._check_units(net, layers)
+        classes = images.classes if isinstance(images, DataSet) and images.classes else net.labels
+        if state is None:
+            seen = {each.address: each.shape for each in trace(net)}
+            shapes = {address: (*seen[address][1:], 1, 1)[:3] for address in layers}
+            rows = {a: Rows.empty(s[0], (s[1], s[2]), self.k, len(classes)) for a, s in shapes.items()}
+            state = Tally.empty(classes, key, rows)
+        elif (state.key, state.classes) != (key, tuple(classes)):
+            raise InputError(f"expected a state of this method, model and layers, {key}, got {state.key}")
+        apart = (
+            {a: _overlaps(fields.get(a), rows.size) for a, rows in state.layers.items()} if self.per_image > 1 else {}
+        )
+        given = len(state)
+        for number, part in enumerate(parts(net, images, first, state)):
+            self._step(net, part, state, apart)
+            if path is not None and number % EVERY == EVERY - 1:
+                state.save(path)
+        if not state.images:
+            because = f": {state.failed[0][1]}" if state.failed else ""
+            raise InputError(f"expected at least one image that can be read, got none{because}")
+        if path is not None and len(state) > given:
+            state.save(path)
+        return state
+
+    def _check_units(self, net: Classifier, layers: Sequence[str]) -> None:
+        for each in trace(net):
+            wrong = [unit for unit in self.units if not 0 <= unit < each.shape[1]] if each.address in layers else []
+            if wrong:
+                raise InputError(f"{each.address} has units 0 to {each.shape[1] - 1}; there is no unit {wrong[0]}")
+
+    @property
+    def _kept(self) -> dict[str, Any]:
+        """The fields that a state depends on."""
+        return {"method": self.name, "k": self.k, "per_image": self.per_image}
+
+    def _step(self, net: Classifier, part: Part, state: Tally, apart: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """One part, whole or not at all: the state changes after the pass has been done."""
+        pixels = part.images.pixels if part.images else None
+        if pixels is not None:
+            layers = list(state.layers)
+
+            def run(batch: Tensor, where: slice) -> Tensor:
+                maps = capture(net, batch, layers)
+                first = int(part.indices[where.start])  # of a batch, the earliest: at worst a rival too many
+                found = [self._peaks(maps[a], state.layers[a], apart.get(a), first) for a in layers]
+                return torch.cat(found, 1)
+
+            answer = net.engine.map(run, pixels, "forward")
+            start = 0
+            for rows in state.layers.values():
+                own = answer[:, start : start + len(rows.values)]
+                start += len(rows.values)
+                state.strange += int((~own[..., 0, 0].isfinite()).sum())
+                rows.add(own[:, :, 0].float(), own[:, :, 1].long(), part.indices, part.labels)
+            state.per_class += torch.bincount(part.labels[part.labels >= 0], minlength=len(state.per_class))
+            state.names |= zip(part.indices.tolist(), part.names, strict=True)
+            state._forget()
+        state.failed += part.failed
+        for start, stop in part.stretches:
+            state._saw(start, stop)
+
+    def _peaks(self, maps: Tensor, rows: Rows, apart: tuple[Tensor, Tensor] | None, first: int) -> Tensor:
+        """Peaks and places (N, C, 2, p) of maps (N, C, h, w); of those that are no rivals the places are −1."""
+        if maps.ndim == 2:
+            maps = maps[:, :, None, None]
+        if maps.shape[2:] != rows.size:
+            raise LayerError(f"expected maps of {rows.size} as for a single image, got {tuple(maps.shape[2:])}")
+        if apart is None:
+            peaks = maps.amax((2, 3)).double().cpu()
+            rivals = rows.rivals(peaks, first).nonzero()
+            places = torch.full_like(peaks, -1)
+            image, unit = rivals[:, 0], rivals[:, 1]
+            held = maps[image.to(maps.device), unit.to(maps.device)].flatten(1)
+            places[image, unit] = held.argmax(1).double().cpu()
+            return torch.stack([peaks, places], 2)[..., None]
+        flat, (rows_apart, columns_apart) = maps.float().clone(), apart
+        found = []
+        for _ in range(self.per_image):
+            best = flat.flatten(2).max(2)
+            found.append(torch.stack([best.values.double(), best.indices.double()], 2).cpu())
+            down, across = best.indices // maps.shape[3], best.indices % maps.shape[3]
+            near = rows_apart.to(maps.device)[down][..., None] & columns_apart.to(maps.device)[across][:, :, None]
+            flat.masked_fill_(near, -torch.inf)
+        return torch.stack(found, 3)
+
+    def _found(
+        self,
+        net: Classifier,
+        state: Tally,
+        images: Pictures | None,
+        fields: tuple[Mapping[str, Field], tuple[str, ...]],
+        cost: Cost,
+    ) -> ExemplarSet:
+        windows_of, notes = fields[0], [*fields[1]]
+        held = state.layers
+        positions, windows = {}, {}
+        for address, rows in held.items():
+            width = rows.size[1]
+            none = rows.images < 0
+            down, across = rows.places // width, rows.places % width
+            positions[address] = torch.stack([down, across], -1).masked_fill(none[..., None], -1)
+            windows[address] = _windows(windows_of.get(address), down, across, net.size).masked_fill(none[..., None], 0)
+            known = windows_of.get(address)
+            if known is not None and known.gated:
+                notes.append(f"{address}: gates bring in the whole image; the windows are those without the gates")
+        mean = {address: rows.total / state.images for address, rows in held.items()}
+        deviation = {
+            address: (rows.squares / state.images - mean[address].square()).clamp_min(0).sqrt()
+            for address, rows in held.items()
+        }
+        purity = {address: _purity(rows.labels, len(state.classes)) for address, rows in held.items()}
+        drawn = {a: self._chosen(rows, mean[a], deviation[a]) for a, rows in held.items()}
+        rereadable = isinstance(images, Tensor | Images | DataSet)
+        crops = None
+        if isinstance(images, Tensor | Images | DataSet):
+            crops = _crops(net, images, held, windows, drawn)
+        order = sorted(state.names)
+        return ExemplarSet(
+            method=self.spec,
+            classes=state.classes,
+            count=state.images,
+            values={address: rows.values.clone() for address, rows in held.items()},
+            images={address: rows.images.clone() for address, rows in held.items()},
+            labels={address: rows.labels.clone() for address, rows in held.items()},
+            positions=positions,
+            windows=windows,
+            purity=purity,
+            histogram={address: rows.counts.clone() for address, rows in held.items()},
+            edges=edges(),
+            mean={address: value.float() for address, value in mean.items()},
+            deviation={address: value.float() for address, value in deviation.items()},
+            class_means={address: (rows.classes / state.per_class).float() for address, rows in held.items()},
+            named=torch.tensor(order, dtype=torch.int64),
+            names=tuple(state.names[index] for index in order),
+            drawn=drawn,
+            crops=crops,
+            failed=tuple(state.failed),
+            cost=cost,
+            notes=(*notes, *self._said(state, rereadable)),
+        )
+
+    def _chosen(self, rows: Rows, mean: Tensor, deviation: Tensor) -> Tensor:
+        if self.units:
+            return torch.tensor(self.units)
+        top = rows.values.masked_fill(rows.images < 0, 0).double().sum(1) / (rows.images >= 0).sum(1).clamp_min(1)
+        apart = ((top - mean) / deviation).nan_to_num(-1, posinf=-1)
+        return apart.argsort(descending=True, stable=True)[: self.limit].sort().values
+
+    def _said(self, state: Tally, rereadable: bool) -> Iterator[str]:
+        """What a reader should know."""
+        if state.failed:
+            index, sentence = state.failed[0]
+            more = f", and {len(state.failed) - 1} more" if len(state.failed) > 1 else ""
+            yield f"{len(state.failed)} of {len(state):,} images could not be read: number {index}, {sentence}{more}"
+        if self.k > state.images * self.per_image:
+            yield f"k = {self.k} of {state.images} {'image' if state.images == 1 else 'images'}: fewer exemplars than asked for"
+        if state.strange:
+            yield f"{state.strange} responses were infinite or not a number, and are not counted"
+        if int((state.per_class > 0).sum()) == 1:
+            name = state.classes[int(state.per_class.argmax())]
+            yield f'all labelled images are of one class, "{name}": purity says nothing'
+        for address, rows in state.layers.items():
+            dead = int((rows.values[:, 0] <= 0).sum())
+            if dead:
+                yield f"{dead} of {len(rows.values)} units of {address} answer above zero to no image"
+        if not rereadable:
+            yield "the images came as a stream, so no crops are drawn; cut() takes them out of the data set"
+
+
+@final
+@dataclass(frozen=True)
+class Part:
+    """Images of a stream, their numbers, and what could not be read among them."""
+
+    images: Images | None
+    indices: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+    failed: list[tuple[int, str]]
+    stretches: list[tuple[int, int]]
+
+
+def parts(net: Classifier, images: Pictures, first: int, state: Tally) -> Iterator[Part]:
+    """The images that a state has not seen, `PART` at a time."""
+    size, classes = net.size, len(state.classes)
+    if isinstance(images, Tensor | Images):
+        net.check(images)
+    waiting: list[tuple[int, Images | DataError]] = []
+    for each in _stream(net, images, first, state):
+        waiting.append(each)
+        if len(waiting) == PART:
+            yield _part(net, waiting, size, classes)
+            waiting = []
+    if waiting:
+        yield _part(net, waiting, size, classes)
+
+
+def _stream(net: Classifier, images: Pictures, first: int, state: Tally) -> Iterator[tuple[int, Images | DataError]]:
+    """Every image that was not seen, one at a time, with its number."""
+    if isinstance(images, DataSet):
+        for place in range(len(images)):
+            if not state._has(first + place):  # what was seen is not read again
+                item = images.item(place)
+                try:
+                    yield first + place, item.read(net.preprocess)
+                except DataError as error:
+                    yield first + place, error
+        return
+    number = first
+    for batch in [images] if isinstance(images, Tensor | Images) else images:
+        if isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[0], Item):
+            batch = batch[1]  # what `DataSet.each` gives
+        if isinstance(batch, DataError):
+            if not state._has(number):
+                yield number, batch
+            number += 1
+            continue
+        held = _batch(batch)
+        for place in range(len(held)):
+            if not state._has(number):
+                yield number, held[place]
+            number += 1
+
+
+def _batch(given: Any) -> Images:
+    """What comes in a stream as `Images`."""
+    if isinstance(given, Images):
+        return given
+    if isinstance(given, Tensor) and given.ndim == 4:
+        return Images(given, names=("",) * len(given))
+    if isinstance(given, Sequence) and len(given) == 2 and isinstance(given[0], Tensor):
+        return Images(given[0], names=("",) * len(given[0]), labels=torch.as_tensor(given[1]))
+    raise InputError(
+        f"expected a stream of Images, of pixels (N, 3, H, W), or of (pixels, labels), got {type(given).__name__}"
+    )
+
+
+def _part(
+    net: Classifier, waiting: Sequence[tuple[int, Images | DataError]], size: tuple[int, int], classes: int
+) -> Part:
+    read = [(number, each) for number, each in waiting if isinstance(each, Images)]
+    labels = [-1 if each.labels is None else int(each.labels[0]) for _, each in read]
+    for (number, each), label in zip(read, labels, strict=True):
+        if tuple(each.shape[2:]) != size:
+            got = f"{each.shape[2]}×{each.shape[3]}"
+            raise InputError(f"expected images of {size[0]}×{size[1]}, got {got}: number {number}; resize them first")
+        if label >= classes:
+            raise InputError(f"image {number} has the label {label}; expected −1 to {classes - 1}")
+    joined = None
+    if read:
+        pixels = torch.cat([each.pixels for _, each in read])
+        joined = Images(net.check(pixels))
+    stretches: list[tuple[int, int]] = []
+    for number, _ in waiting:
+        start = stretches.pop()[0] if stretches and stretches[-1][1] == number else number
+        stretches.append((start, number + 1))
+    return Part(
+        joined,
+        torch.tensor([number for number, _ in read], dtype=torch.int64),
+        torch.tensor(labels, dtype=torch.int64),
+        tuple(each.names[0] or f"image {number + 1}" for number, each in read),
+        [(number, str(each)) for number, each in waiting if isinstance(each, DataError)],
+        stretches,
+    )
+
+
+def chosen_layers(net: Classifier, asked: Sequence[str]) -> list[str]:
+    """The addresses asked for (none: the last spatial map), checked to answer maps or vectors."""
+    layers = [find(net, layer) for layer in dict.fromkeys(asked)] if asked else [last_map(net)]
+    for each in trace(net):
+        if each.address in layers and not (each.channels_first and len(each.shape) in (2, 4)):
+            raise LayerError(
+                f"{each.address} answers {tuple(each.shape[1:])} for an image, not maps (C, H, W) or units (C,); "
+                "choose another"
+            )
+    return layers
+
+
+def _fields(net: Classifier) -> tuple[Mapping[str, Field], tuple[str, ...]]:
+    try:
+        return receptive_fields(net), ()
+    except UnknownOperation as error:
+        return {}, (f"the windows are not known, so whole images are shown: {error}",)
+
+
+def _axes(known: Field, size: tuple[int, int]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Starts and stops of each row's and each column's window."""
+    rows, columns = (
+        (axis.start.expand(length), axis.stop.expand(length))
+        for axis, length in zip((known.local_rows, known.local_columns), size, strict=True)
+    )
+    return rows, columns
+
+
+def _overlaps(known: Field | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Whether the windows of two rows, and of two columns, overlap: (h, h) and (w, w); a place overlaps itself."""
+    if known is None or len(known.shape) != 4:
+        return torch.ones(size[0], size[0], dtype=torch.bool), torch.ones(size[1], size[1], dtype=torch.bool)
+    found = []
+    for start, stop in _axes(known, size):
+        touching = torch.maximum(start[:, None], start) < torch.minimum(stop[:, None], stop)
+        found.append(touching | torch.eye(len(start), dtype=torch.bool))
+    return found[0], found[1]
+
+
+def _windows(known: Field | None, down: Tensor, across: Tensor, image: tuple[int, int]) -> Tensor:
+    """(top, left, bottom, right) at places; the whole image where windows are not known or there are no places."""
+    if known is None or len(known.shape) != 4:
+        return torch.tensor([0, 0, *image]).expand(*down.shape, 4).clone()
+    (top, bottom), (left, right) = _axes(known, (known.shape[2], known.shape[3]))
+    down, across = down.clamp_min(0), across.clamp_min(0)
+    return torch.stack([top[down], left[across], bottom[down], right[across]], -1)
+
+
+def _purity(labels: Tensor, classes: int) -> Tensor:
+    """The share of the commonest class among the labelled (C,)."""
+    commonest = torch.zeros(len(labels), dtype=torch.int64)
+    for column in labels.T:  # k of them: no table of units by classes
+        commonest = torch.maximum(commonest, (labels == column[:, None]).sum(1) * (column >= 0))
+    return commonest / (labels >= 0).sum(1)
+
+
+def _pixels(images: Images | Tensor | DataSet, index: int, net: Classifier) -> Tensor:
+    if not 0 <= index < len(images):
+        raise InputError(f"exemplar {index} is not among the {len(images)} images given; give all that were looked at")
+    if isinstance(images, DataSet):
+        return images.item(index).read(net.preprocess).pixels[0]
+    return (images.pixels if isinstance(images, Images) else images)[index].detach().cpu()
+
+
+def _crops(
+    net: Classifier,
+    images: Images | Tensor | DataSet,
+    held: Mapping[str, Rows],
+    windows: Mapping[str, Tensor],
+    drawn: Mapping[str, Tensor],
+    side: int = 64,
+) -> dict[str, Tensor]:
+    """The drawn units' crops, each fitted into a square: (U, k, 3, side, side) of 8 bits, white beside them."""
+    found = {a: torch.full((len(u), rows.values.shape[1], 3, side, side), 255, dtype=torch.uint8)
+             for (a, rows), u in zip(held.items(), drawn.values(), strict=True)}  # fmt: skip
+    wanted: dict[int, list[tuple[str, int, int]]] = {}
+    for address, units in drawn.items():
+        for row, line in enumerate(held[address].images[units].tolist()):
+            for slot, index in enumerate(line):
+                if index >= 0:
+                    wanted.setdefault(index, []).append((address, row, slot))
+    for index, places in sorted(wanted.items()):  # each image is read once
+        pixels = _pixels(images, index, net)
+        for address, row, slot in places:
+            top, left, bottom, right = windows[address][drawn[address][row], slot].tolist()
+            if bottom > top and right > left:
+                found[address][row, slot] = _fitted(pixels[:, top:bottom, left:right], side)
+    return found
+
+
+def _fitted(crop: Tensor, side: int) -> Tensor:
+    ratio = side / max(crop.shape[1:])
+    size = [max(1, round(length * ratio)) for length in crop.shape[1:]]
+    way: dict[str, Any] = {"mode": "nearest"} if ratio > 1 else {"mode": "bilinear", "antialias": True}
+    scaled = F.interpolate(crop[None].float(), size=size, **way)[0].clamp(0, 1)
+    square = torch.full((3, side, side), 255, dtype=torch.uint8)
+    top, left = (side - size[0]) // 2, (side - size[1]) // 2
+    square[:, top : top + size[0], left : left + size[1]] = (scaled * 255).round().byte()
+    return square
