@@ -24,6 +24,9 @@ CURVE = (1_000, 5_000, 10_000)
 #: where ours is looked at, for the first number of queries after which it is as near as a peer after all of its own
 FINE = (250, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000)
 
+#: the same for ZOO
+FEWER = (1_000, 2_000, 3_000, 5_000, 10_000)
+
 #: turns of ART's ZOO, the constant c that it begins with, and its binary searches: what fools; its default fools nearly none
 ART_TURNS, ART_C, ART_SEARCHES = 100, 1.0, 1
 
@@ -152,31 +155,42 @@ def black_box() -> list[str]:
     """Distances at equal queries, and time an image."""
     net, pixels, labels = images(IMAGES)
     watched = Watched(net)
-    found, seconds = ours(ZOO(), net, pixels, labels)
+    found, seconds = ours(ZOO(curve=FEWER), net, pixels, labels)
     theirs: list[Tensor] = []
     art = timed(lambda: theirs.extend(art_zoo(watched, pixels[i : i + 1], labels[i : i + 1]) for i in range(DEAR)))
     peer = torch.cat(theirs)
     fooled = net.predict(peer.clamp(0, 1)).argmax(1) != labels[:DEAR]
     size = (peer - pixels[:DEAR]).flatten(1).norm(dim=1)[fooled]
     level = -2  # the nearest, before rounding: what the peers answer
-    mine = found.distances["l2"][level, :DEAR][fooled]
-    each, peer_each = seconds / IMAGES, art / DEAR
+    near = [
+        bool(found.success[at].float().mean() >= 0.97)
+        and bool((found.distances["l2"][at, :DEAR][fooled] <= size).all())
+        for at in range(len(FEWER))
+    ]
+    enough = next((most for most, good in zip(FEWER, near, strict=True) if good), ZOO().queries)
+    short, short_seconds = ours(ZOO(queries=enough), net, pixels, labels)
+
+    def row(name: str, result: Adversarial, took: float) -> Row:
+        both = result.distances["l2"][level, :DEAR][fooled]
+        return (
+            f"seewhy, {IMAGES} images, {name}",
+            f"**{100 * float(result.success[level].float().mean()):.0f} %** (wanted ≥ 97)",
+            f"{float(result.distances['l2'][level].mean()):.3f}",
+            f"**{float(both.mean()):.3f}**" if len(both) else "–",
+            f"{float(result.queries.float().mean()):.0f}",
+            f"{took / IMAGES:.1f} s, **{art / DEAR / (took / IMAGES):.0f} ×** faster (wanted ≥ 20)",
+        )
+
     zoo: list[Row] = [
-        (
-            f"seewhy, {IMAGES} images",
-            f"**{100 * float(found.success[level].float().mean()):.0f} %** (wanted ≥ 97)",
-            f"{float(found.distances['l2'][level].mean()):.3f}",
-            f"**{float(mine.mean()):.3f}**" if len(mine) else "–",
-            f"{float(found.queries.float().mean()):.0f}",
-            f"{each:.1f} s, **{peer_each / each:.0f} ×** faster (wanted ≥ 20)",
-        ),
+        row("all its queries", found, seconds),
+        row("until it is as near as ART", short, short_seconds),
         (
             f"ART, {DEAR} of them",
             f"{100 * float(fooled.float().mean()):.0f} %",
             "–",
             f"{float(size.mean()):.3f}" if len(size) else "–",
             f"{ART_SEARCHES * ART_TURNS * 257}",
-            f"{peer_each:.1f} s",
+            f"{art / DEAR:.1f} s",
         ),
     ]
     pixels, labels = pixels[:FEW], labels[:FEW]
@@ -215,7 +229,7 @@ def black_box() -> list[str]:
         f"ZOO, at most {ZOO().queries} queries. ART's takes {ART_TURNS} turns of 128 coordinates from c = {ART_C:g}, since its "
         "defaults fool next to none; it passes one image at a time.",
         "",
-        *table(("ZOO", "success", "mean L2", f"mean L2 of the {len(mine)} that both fool", "queries", "an image"), zoo),
+        *table(("ZOO", "success", "mean L2", f"mean L2 of the {len(size)} that both fool", "queries", "an image"), zoo),
         "",
         f"Labels alone: median L2 of {FEW} images after so many queries; a peer is given the nearest fooling image that it ever "
         "asked about. ART's runs on a model that casts to float32. Equal queries are equal passes: there only what lies between "
