@@ -185,7 +185,7 @@ class Attack(Method, Generic[V]):
     """A method that looks for a small change that fools.
 
     A new one names the view that it needs (`class Mine(Attack[Scores])`, `view = Scores`), defines `perturb`, and gives
-    itself a `name`. `measure` is the norm of its sizes: a field `norm`, where it has one.
+    itself a `name`. `norm`, a field where there is a choice, is that of its sizes.
     """
 
     room = "attack"
