@@ -13,6 +13,7 @@ FLOORS = (
     {"data", "engine", "classifier", "method", "selftest", "result"},
     {"lens", "zoo"},
     {"look", "explain", "attack"},
+    {"humans"},
     {"run"},
     {"report"},
     {"cli", "__main__", "__init__"},
@@ -25,6 +26,7 @@ LATE = {
     ("look", "report"),  # a result draws itself
     ("explain", "report"),
     ("attack", "report"),
+    ("humans", "report"),
 }
 
 

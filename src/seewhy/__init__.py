@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seewhy import attack, data, explain, lens, look, zoo
+    from seewhy import attack, data, explain, humans, lens, look, zoo
     from seewhy.classifier import Classifier
     from seewhy.data.images import Images, Preprocess
     from seewhy.engine import Engine
@@ -24,6 +24,7 @@ __all__ = [
     "attack",
     "data",
     "explain",
+    "humans",
     "keep_memory",
     "lens",
     "load",

@@ -1,0 +1,7 @@
+"""People: how they voted, how well they agree, and whether a network does better."""
+
+from __future__ import annotations
+
+from seewhy.humans.votes import Trials, Votes
+
+__all__ = ["Trials", "Votes"]
