@@ -1,0 +1,45 @@
+"""How the report was made, and where its data is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from seewhy import units
+from seewhy.report.parts import Section
+from seewhy.report.reading import Reading
+
+
+def section(reading: Reading) -> Section:
+    """The section."""
+    run = reading.run
+    return Section(
+        "made",
+        "How this was made",
+        "made.html",
+        {
+            "seconds": units.seconds(run.seconds()),
+            "notes": [str(each) for each in (*run.plan.get("notes", []), *run.notes())],
+            "plan": json.dumps(run.plan, indent=2, ensure_ascii=False, sort_keys=True),
+            "command": command(reading),
+            "credits": [(image.name, image.record["credit"]) for image in reading.images if image.record.get("credit")],
+            "directory": run.directory.name,
+        },
+    )
+
+
+def command(reading: Reading) -> str:
+    """The command that makes this run again."""
+    asked = reading.run.plan.get("asked", {})
+    data = asked.get("data", [])
+    parts = ["seewhy", "audit", *map(str, data if isinstance(data, list) else [data])]
+    parts += ["--model", str(asked.get("model") or reading.model)]
+    for name, option in (("classes", "--class"), ("methods", "--method")):
+        for value in asked.get(name) or []:
+            parts += [option, str(value)]
+    parts += ["--full"] if asked.get("budget") is None else ["--budget", f"{asked['budget']:g}s"]
+    if asked.get("limit"):
+        parts += ["--limit", str(asked["limit"])]
+    if asked.get("precision", "float32") != "float32":
+        parts += ["--precision", str(asked["precision"])]
+    return shlex.join([*parts, "--out", reading.run.directory.name])
