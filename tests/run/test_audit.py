@@ -24,7 +24,9 @@ from seewhy.explain.base import flatten
 from seewhy.lens.capture import capture
 from seewhy.method import parse, registry
 from seewhy.run import MODEL, Plan, Run, audit, key_of, summary
-from seewhy.run.plan import DEMONSTRATION, REPRESENTATIVE, Pace, _looks, gather, shared
+from seewhy.run.material import DEMONSTRATION, gather
+from seewhy.run.pace import Pace, affordable, shared
+from seewhy.run.plan import REPRESENTATIVE, _looks
 
 ATTACK = "fgsm:eps=4/255+32/255+1.0"
 
@@ -344,7 +346,7 @@ def test_a_budget_leaves_out_what_is_dear(net: Classifier, tmp_path: Path, monke
     ):
         from seewhy.run import plan as planning
 
-        material = planning.gather([tmp_path], net.labels)
+        material = gather([tmp_path], net.labels)
         words: dict[str, Any] = {"sources": [tmp_path], "spec": "", "classes": [], "methods": [], "limit": None}
         said = planning.asked(net, material, **words, budget=budget)
         planned[name] = planning.make(net, material, said, [], None if budget is None else Pace(seconds, 2 * seconds))
@@ -378,7 +380,7 @@ def test_what_refuses_the_network_is_left_out_with_its_sentence(data: Path) -> N
     from seewhy.run import plan as planning
 
     net = classifier(Odd("in-place"))
-    material = planning.gather([data], net.labels)
+    material = gather([data], net.labels)
     words: dict[str, Any] = {"sources": [data], "spec": "", "classes": [], "methods": [], "limit": None}
     plan = planning.make(net, material, planning.asked(net, material, **words, budget=None), [], None)
     assert "deep-shap" not in {method.name for method in plan.explain}
@@ -387,16 +389,14 @@ def test_what_refuses_the_network_is_left_out_with_its_sentence(data: Path) -> N
 
 
 def test_dear_methods_come_with_fewer_steps_where_that_fits(net: Classifier) -> None:
-    from seewhy.run.plan import _affordable
-
     speed = Pace(1.0, 2.0)
     smooth, path = parse("smoothgrad"), parse("integrated-gradients")
     third = parse(f"integrated-gradients:steps={path.steps // 3}")  # type: ignore[attr-defined]
-    chosen, told = _affordable([smooth, path], speed.cost, speed.cost(smooth) + speed.cost(third) + 1e-6)
+    chosen, told = affordable([smooth, path], speed.cost, speed.cost(smooth) + speed.cost(third) + 1e-6)
     assert chosen == [smooth, third]
     assert told == [f"{third.spec} runs instead of integrated-gradients, to stay within the budget"]
     few = parse("smoothgrad:samples=8")
-    chosen, told = _affordable([smooth, path], speed.cost, speed.cost(few) + 1e-6)  # as many methods as possible first
+    chosen, told = affordable([smooth, path], speed.cost, speed.cost(few) + 1e-6)  # as many methods as possible first
     assert chosen == [few]
     assert told[0].startswith("integrated-gradients would take about")
     assert told[1] == "smoothgrad:samples=8 runs instead of smoothgrad, to stay within the budget"

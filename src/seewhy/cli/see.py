@@ -286,7 +286,7 @@ def _warn_of_time(spoken: Shell, net: Classifier, methods: dict[str, Any], image
     """Say beforehand about how long it takes, where that is long enough to be worth two passes to find out."""
     if images * sum(sum(method.passes) for method in methods.values()) < 500:
         return
-    from seewhy.run.plan import pace
+    from seewhy.run.pace import pace
     from seewhy.units import seconds
 
     speed = pace(net)

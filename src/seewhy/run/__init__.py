@@ -1,8 +1,9 @@
 """What the methods found, kept in one directory that survives a stop at any moment."""
 
-from seewhy.run.audit import Progress, audit, summary
+from seewhy.run.audit import Progress, audit
 from seewhy.run.plan import Plan, Planned
 from seewhy.run.store import MODEL, SCHEMA, ImageRow, Result, Run, Timing, key_of
+from seewhy.run.summary import summary
 
 __all__ = [
     "MODEL",

@@ -1,0 +1,116 @@
+"""The images of an audit: photographs, folders and data sets as one row of entries, and a draw from them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from seewhy.data.folders import photos
+from seewhy.data.load import load
+from seewhy.data.photo import SUFFIXES
+from seewhy.data.sets import DataSet, Files, Item
+from seewhy.errors import DataError
+
+#: where the photographs come from that scikit-image ships, and on what terms
+DEMONSTRATION: Mapping[str, str] = {
+    "astronaut.png": "Eileen Collins, NASA Great Images; public domain (shipped with scikit-image)",
+    "chelsea.png": "Chelsea the cat, Stéfan van der Walt; CC0 (shipped with scikit-image)",
+    "coffee.png": "Cup of coffee, Rachel Michetti, courtesy of Pikolo Espresso Bar; CC0 (shipped with scikit-image)",
+    "rocket.jpg": "Falcon 9 with DSCOVR, SpaceX; public domain (shipped with scikit-image)",
+}
+
+_TABLES = (".csv", ".tsv", ".npz", ".tgz", ".tar.gz", ".tar")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image that was given, not read yet."""
+
+    item: Item
+    path: str | None
+    content: Callable[[], bytes]
+    credit: str | None
+
+
+class Material(NamedTuple):
+    """The images that were given, and what a reader should know of them."""
+
+    entries: tuple[Entry, ...]
+    sets: tuple[DataSet, ...]
+    notes: tuple[str, ...]
+
+
+def gather(sources: Sequence[str | os.PathLike[str]], labels: Sequence[str]) -> Material:
+    """The images of photographs, folders and data sets, in order; without any, the photographs that scikit-image ships.
+
+    True classes come with a model's class indices where the names of the classes allow it.
+    """
+    if not sources:
+        return _demonstration()
+    sets: list[DataSet] = []
+    notes: list[str] = []
+    single: list[str | os.PathLike[str]] = []
+    for source in sources:
+        if _is_photo(source):
+            single.append(source)
+            continue
+        if single:
+            sets.append(photos(single))
+            single = []
+        sets.append(load(source))
+    if single:
+        sets.append(photos(single))
+    entries: list[Entry] = []
+    for number, data in enumerate(sets):
+        notes += data.notes
+        try:
+            fitting = data.aligned(labels)
+        except DataError as error:
+            fitting = replace(data, labels=None, classes=None)
+            notes.append(f"the true classes of {data.name} are not used: {error}")
+        sets[number] = fitting
+        entries += [_entry(fitting, index) for index in range(len(fitting))]
+    return Material(tuple(entries), tuple(sets), tuple(notes))
+
+
+def _is_photo(source: str | os.PathLike[str]) -> bool:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return False
+    return path.suffix.lower() in SUFFIXES or (path.is_file() and not path.name.lower().endswith(_TABLES))
+
+
+def _entry(data: DataSet, index: int, credit: str | None = None) -> Entry:
+    place = data.positions[index]
+    path = str(data.source.paths[place]) if isinstance(data.source, Files) else None
+    return Entry(data.item(index), path, lambda: data.source.content(place), credit)
+
+
+def _demonstration() -> Material:
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        raise DataError("the photographs of the demonstration come with scikit-image: install it, or name your own")
+    data = photos([Path(found.origin).parent / "data" / name for name in DEMONSTRATION])
+    credits = list(DEMONSTRATION.values())
+    return Material(tuple(_entry(data, index, credits[index]) for index in range(len(data))), (data,), ())
+
+
+def draw(material: Material, count: int) -> list[int]:
+    """The positions of the images that are taken: of one set by chance, each class with its share; else evenly."""
+    total = len(material.entries)
+    if count >= total:
+        return list(range(total))
+    if len(material.sets) > 1:
+        return [number * total // count for number in range(count)]
+    data = material.sets[0]
+    places = {place: index for index, place in enumerate(data.positions)}
+    return [places[place] for place in data.sample(count, seed=0).positions]
+
+
+def how(material: Material) -> str:
+    """In which way `draw` draws, in words."""
+    return " evenly" if len(material.sets) > 1 else " by chance (seed 0)"

@@ -1,0 +1,50 @@
+"""What a run found, in short."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seewhy.run.store import MODEL, Run
+
+Plain = dict[str, Any]
+
+
+def summary(run: Run) -> Plain:
+    """What a run found, in short, as plain values: predictions, the attacks' outcomes, and what failed."""
+    images: list[Plain] = []
+    failed = [
+        {"image": result.image, "step": result.step, "error": result.error}
+        for image in (MODEL, *(row.id for row in run.images()))
+        for result in run.results(image)
+        if not result.ok
+    ]
+    for row in run.images():
+        found = {result.step: result.record for result in run.results(row.id) if result.ok}
+        predicted = found.get("predict", {})
+        images.append(
+            {
+                "id": row.id,
+                "name": row.name,
+                "status": row.status,
+                "error": row.error,
+                "top": predicted.get("top", []),
+                "truth": predicted.get("truth"),
+                "steps": len(found),
+                "attacks": [
+                    {key: record.get(key) for key in ("method", "norm", "fooled", "smallest_eps", "before", "after")}
+                    for record in found.values()
+                    if "fooled" in record
+                ],
+            }
+        )
+    identities = [result.record for result in run.results() if result.step == "identity" and result.ok]
+    short = ("name", "spec", "fingerprint", "parameters", "classes", "size", "multiply_adds")
+    return {
+        "directory": str(run.directory),
+        "model": {key: identities[0][key] for key in short} if identities else {"spec": run.plan["asked"]["model"]},
+        "images": images,
+        "failed": failed,
+        "left_out": run.plan["left_out"],
+        "notes": [*run.plan["notes"], *run.notes()],
+        "seconds": round(run.seconds(), 3),
+    }
