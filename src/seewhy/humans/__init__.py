@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seewhy.humans.agreement import Agreement, agreement
 from seewhy.humans.votes import Trials, Votes
 
-__all__ = ["Trials", "Votes"]
+__all__ = ["Agreement", "Trials", "Votes", "agreement"]
