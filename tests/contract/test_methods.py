@@ -20,7 +20,16 @@ from seewhy.attack import Adversarial
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SeewhyError, SpecError
 from seewhy.explain import Attribution
-from seewhy.look import ActivationMaps, Dream, ExemplarSet, FilterGrid, Inverted, Maximized, NamedUnits
+from seewhy.look import (
+    ActivationMaps,
+    Dream,
+    ExemplarSet,
+    FilterGrid,
+    Inverted,
+    MappedCodes,
+    Maximized,
+    NamedUnits,
+)
 from seewhy.method import Method, from_json, parse, registry
 
 METHODS = sorted(registry())
@@ -50,6 +59,8 @@ def values(found: Any) -> list[Tensor]:
         return [*found.values.values(), *found.windows.values()]
     if isinstance(found, NamedUnits):
         return [found.selectivity, found.floor]
+    if isinstance(found, MappedCodes):
+        return [found.coordinates, found.reduced, found.confidence]
     if isinstance(found, Maximized):
         return [found.images.pixels, found.scores, found.probabilities]
     if isinstance(found, Dream):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from seewhy.data.sets import DataSet, Item
     from seewhy.engine import Cost
     from seewhy.explain import Attribution
+    from seewhy.look import MappedCodes
     from seewhy.method import Method
 
 T = TypeVar("T")
@@ -493,6 +494,7 @@ def _number(value: Any) -> Any:
         "seewhy look --method filters:layer=_conv_head,order=norm --out filters",
         "seewhy look cat.jpg --method activations:layer=_blocks.4,channels=32",
         "seewhy look cat.jpg --model cifar10-resnet20 --method all",
+        "seewhy look photos/ --method map --out map",
     ],
 )
 @click.argument("images", nargs=-1)
@@ -516,6 +518,8 @@ def look(
 
     Layers are addresses as `seewhy model SPEC` lists them.
     """
+    from seewhy.look import CodeMap, MappedCodes
+
     spoken = shell()
     methods = _methods(specs or (("activations",) if images else ("filters",)), "look")
     if not images:
@@ -536,7 +540,9 @@ def look(
 
     of_model = [spec for spec in methods if spec not in answering]
     of_images = [file(image, spec) for image in names for spec in answering]
-    folder.prepare([*(file("", spec) for spec in of_model), *of_images])
+    maps = [file("", spec) for spec in of_model if isinstance(methods[spec], CodeMap)]
+    beside = [str(Path(name).with_suffix(suffix)) for name in maps for suffix in _BESIDE]
+    folder.prepare([*(file("", spec) for spec in of_model), *beside, *of_images])
     rows: list[dict[str, Any]] = []
 
     def keep(answer: Any, image: str, spec: str) -> None:
@@ -552,6 +558,8 @@ def look(
                 "picture": path,
             }
         )
+        if isinstance(answer, MappedCodes):
+            rows[-1] |= _mapped(answer, path)
 
     for spec in of_model:
         keep(methods[spec](net, found) if methods[spec].of_sets else methods[spec](net), "", spec)
@@ -571,9 +579,38 @@ def look(
             ("image", "method", "layer", "picture"),
             [(row["image"] or "", row["method"], row["layer"], row["picture"]) for row in rows],
         )
+        for row in rows:
+            if "words" in row:
+                click.echo("\n" + "\n".join([*row["words"], f"to look around in: {row['page']}"]))
 
     spoken.answer({"model": _about(net), "looks": rows, "failed": failed}, show)
     _remark(spoken, rows)
+
+
+#: what a map of codes is written as, beside its picture
+_BESIDE = (".grid.png", ".html", ".npz")
+
+
+def _mapped(answer: MappedCodes, path: Path) -> dict[str, Any]:
+    """A map of codes on a grid, as a page, and as a file that new images can be laid onto; with its numbers."""
+    grid, page, saved = (path.with_suffix(suffix) for suffix in _BESIDE)
+    _draw(answer.plot_grid(), grid)
+    answer.write(page)
+    answer.save(saved)
+    return {
+        "grid": grid,
+        "page": page,
+        "saved": saved,
+        "images": len(answer),
+        "k": answer.k,
+        "accuracy in the map": answer.knn_map,
+        "accuracy by code": answer.knn_codes,
+        "largest class": answer.chance,
+        "trustworthiness": answer.trustworthiness,
+        "neighbours kept": answer.kept,
+        "divergence": answer.divergence,
+        "words": answer.words(),
+    }
 
 
 def _methods(specs: Sequence[str], room: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from seewhy.look.activations import ActivationMaps, Activations
 from seewhy.look.base import Look
 from seewhy.look.deepdream import DeepDream, Dream
+from seewhy.look.embed import CodeMap, MappedCodes, PlacedCodes
+from seewhy.look.encode import codes
 from seewhy.look.exemplars import Exemplars, ExemplarSet, Tally
 from seewhy.look.filters import FilterGrid, Filters, convolutions
 from seewhy.look.invert import Invert, Inverted
@@ -12,6 +14,7 @@ from seewhy.look.units import NamedUnits, Units
 __all__ = [
     "ActivationMaps",
     "Activations",
+    "CodeMap",
     "DeepDream",
     "Dream",
     "ExemplarSet",
@@ -21,10 +24,13 @@ __all__ = [
     "Invert",
     "Inverted",
     "Look",
+    "MappedCodes",
     "Maximize",
     "Maximized",
     "NamedUnits",
+    "PlacedCodes",
     "Tally",
     "Units",
+    "codes",
     "convolutions",
 ]

@@ -16,7 +16,7 @@ _TITLES = {
     **{"lime": "LIME", "shap": "SHAP", "shap-partition": "Partition SHAP", "deep-shap": "Deep SHAP"},
     **{"deep-taylor": "Deep Taylor", "ifgsm": "I-FGSM", "mifgsm": "MI-FGSM", "pgd": "PGD", "apgd": "Auto-PGD"},
     **{"deepfool": "DeepFool", "lbfgs": "L-BFGS", "carlini-wagner": "Carlini–Wagner", "jsma": "JSMA", "zoo": "ZOO"},
-    **{"nes": "NES", "dbge": "DBGE"},
+    **{"nes": "NES", "dbge": "DBGE", "map": "Map of codes"},
 }
 
 #: what a class is to its photograph, in the order in which they are shown
