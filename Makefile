@@ -2,7 +2,7 @@
 #   make audit        the main job on four photographs; extra words for it: make audit ARGS="--budget 2m"
 #   make test         style, types and every test that takes seconds;  make test-slow: also those that take minutes
 #   make lint         style and types alone;  make bench: the numbers in benchmarks/README.md
-#   make docs         a page for every explainer and attack in docs, from its docstring, with its picture and what it cost
+#   make docs         a page for every explainer, attack and look in docs, from its docstring, with its picture and what it cost
 #   make constraints  pin anew what a fresh set-up installs;  make clean: remove the environments and caches
 # A build of torch for CPUs only is smaller: PIP_EXTRA_INDEX_URL=<torch's index of CPU builds> make audit
 

@@ -1,5 +1,5 @@
-"""Make docs/methods and docs/attacks: a page for every explainer and attack, from its docstring, with a picture and what it
-cost; and their indices.
+"""Make docs/methods, docs/attacks and docs/looks: a page for every explainer, attack and look, from its docstring, with a
+picture and what it cost; and their indices.
 
 python docs/make_pages.py            every page, every picture drawn and measured anew
 python docs/make_pages.py lrp lime   these alone
@@ -9,6 +9,7 @@ python docs/make_pages.py --texts    the texts alone; pictures and costs stay as
 from __future__ import annotations
 
 import importlib.util
+import io
 import math
 import re
 import sys
@@ -16,14 +17,19 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from PIL import Image
 
 from seewhy import load, units
 from seewhy.attack.base import Attack
+from seewhy.attack.fgsm import FGSM
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
+from seewhy.data.photo import from_array
 from seewhy.explain.base import Explainer
-from seewhy.method import Method, registry
+from seewhy.look.base import Look
+from seewhy.method import Method, parse, registry
 from seewhy.report import pictures, words
 from seewhy.report.pages import Page, page, rank
 
@@ -59,6 +65,15 @@ ROOMS = {
         "The photograph, what {title} made of it, and the difference",
         "attack",
     ),
+    "look": Room(
+        "look",
+        DOCS / "looks",
+        "What did it learn? The looks",
+        "Each picture is of EfficientNet-Lite0, and of {photo} or the colour photographs that come with scikit-image where a "
+        "look is at images. What it took stands on each page.",
+        "{title}, as seewhy draws it",
+        "look",
+    ),
 }
 
 #: the network and the photograph of the pictures, the picture's height, and the most that one may weigh
@@ -67,12 +82,25 @@ NET, PHOTO, SIDE, MOST = "efficientnet-lite0", "chelsea.png", 300, 60_000
 #: the network for attacks that may take more than so many passes
 SMALL, MANY = "cifar10-resnet20", 1500
 
+#: what stands for a look whose defaults show little on a page
+SHOWN = {
+    "activations": "activations:layer=_blocks.4,channels=16",
+    "before-after": "before-after:layer=_blocks.10",
+    "exemplars": "exemplars:layers=_blocks.10,k=8,limit=6",
+    "filters": "filters:order=similarity",
+    "maximize": "maximize:objective=logit(1;130;281;963),snapshots=3",
+    "invert": "invert:layer=_blocks.10",
+}
+
+#: the colour photographs of scikit-image that look like what the network knows
+SET = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png", "motorcycle_left.png", "hubble_deep_field.jpg")
+
 _MEASURED = re.compile(r"<!-- measured -->\n(.*?)\n<!-- /measured -->", re.DOTALL)
 
 
 def methods(room: str) -> dict[str, type[Method]]:
-    """Every explainer or attack by its name, in the order in which they are shown."""
-    kind = Explainer if room == "explain" else Attack
+    """Every explainer, attack or look by its name, in the order in which they are shown."""
+    kind = {"explain": Explainer, "attack": Attack, "look": Look}[room]
     known = {name: cls for name, cls in registry(room).items() if issubclass(cls, kind)}
     return dict(sorted(known.items(), key=lambda item: rank(item[1])))
 
@@ -104,6 +132,17 @@ def text(told: Page, measured: str) -> str:
     for name, said in told.parts.items():
         lines += ["", f"## {name}", "", plain(said[:1].upper() + said[1:])]
     lines += ["", "## Example", "", "```python", told.example, "```", ""]
+    if told.room == "look":
+        cls = methods("look")[told.name]
+        given = "" if not cls.needs_images else " photos/" if cls.of_sets else " cat.jpg"
+        given = " cat.png attacked.png" if told.name == "before-after" else given
+        spec = f"{told.name}:objective=logit(tabby)" if told.name == "maximize" else told.name
+        lines += [
+            "```sh",
+            f'seewhy look{given} --method "{spec}"' if "(" in spec else f"seewhy look{given} --method {spec}",
+        ]
+        lines += ["```", "", f"All looks: [looks](README.md). Made from the docstring of `{told.name}` by `make docs`."]
+        return "\n".join(lines) + "\n"
     given = "".join(f":{each.name}={each.default}" for each in told.options[:1] if each.default not in ("none", ""))
     lines += ["```sh", f"seewhy {room.name} cat.jpg --method {told.name}{given}", "```", ""]
     lines.append(
@@ -183,6 +222,59 @@ def attacked(net: Classifier, images: Images, cls: type[Attack[Any]], forward: f
     return _sheet(*map(_big, shown)), "\n\n".join(said)
 
 
+def looked(net: Classifier, images: Images, cls: type[Look], forward: float) -> tuple[Image.Image, str]:
+    """Look with the settings of a page: the figure, and what it took."""
+    method = parse(SHOWN.get(cls.name, cls.name), "look")
+    given: Any = None
+    seen = "the model alone"
+    if cls.name == "before-after":
+        attack = FGSM(eps=(2 / 255,), refine=0)(net, images)
+        given = Images(torch.cat([images.pixels, attack.images[0]]), (PHOTO, "the same, attacked"))
+        seen = f"{PHOTO} and the same after `{attack.method}`"
+    elif cls.of_sets:
+        given = photographs(net)
+        seen = f"{len(given)} crops of the photographs that come with scikit-image, each photograph a class"
+    elif cls.needs_images:
+        given, seen = images, PHOTO
+    started = time.perf_counter()
+    found = method(net, given)
+    seconds = time.perf_counter() - started
+    facts = [words.passes(found.cost.forward, found.cost.backward)]
+    facts.append(f"{units.seconds(seconds)}, {three(seconds / forward)} × one forward pass")
+    said = [f"{net.name} and `{method.spec}`, {seen}. Here it took {'; '.join(facts)}."]
+    said += [f"*{plain(note[:1].upper() + note[1:])}.*" for note in found.notes]
+    with io.BytesIO() as buffer:
+        found.plot().savefig(buffer, format="png", bbox_inches="tight", dpi=110)
+        return Image.open(buffer).convert("RGB"), "\n\n".join(said)
+
+
+def photographs(net: Classifier) -> Images:
+    """Forty crops of each colour photograph that comes with scikit-image, of all sizes, the photographs being the classes."""
+    folder = photo_folder()
+    draw = torch.Generator().manual_seed(0)
+    crops, names, labels = [], [], []
+    for label, name in enumerate(SET):
+        with Image.open(folder / name) as opened:
+            picture = opened.convert("RGB")
+        for number in range(40):
+            share, x, y = torch.rand(3, generator=draw).tolist()
+            side = round(min(picture.size) * (0.35 + 0.6 * share))
+            left, top = round(x * (picture.width - side)), round(y * (picture.height - side))
+            crop = picture.crop((left, top, left + side, top + side))
+            crops.append(from_array(np.asarray(crop), net.preprocess).pixels)
+            names.append(f"{Path(name).stem} {number + 1}")
+            labels.append(label)
+    return Images(torch.cat(crops), tuple(names), labels=torch.tensor(labels))
+
+
+def photo_folder() -> Path:
+    """Where scikit-image keeps its photographs."""
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        raise SystemExit("the photographs come with scikit-image: install it")
+    return Path(found.origin).parent / "data"
+
+
 def _big(picture: Image.Image) -> Image.Image:
     way = Image.Resampling.NEAREST if 3 * max(picture.size) <= SIDE else Image.Resampling.BICUBIC
     return picture.resize((SIDE, SIDE), way)
@@ -221,17 +313,14 @@ def main(given: list[str]) -> None:
     names = [name for name in given if name != "--texts"] or list(every)
     unknown = [name for name in names if name not in every]
     if unknown:
-        raise SystemExit(f"there is no explainer or attack {unknown[0]}; there are: {', '.join(every)}")
+        raise SystemExit(f"there is no explainer, attack or look {unknown[0]}; there are: {', '.join(every)}")
     pages = {name: page(cls, whole=True) for name, cls in every.items()}  # all are looked at before any is written
     paths = {name: ROOMS[cls.room].folder / f"{name}.md" for name, cls in every.items()}
     for room in ROOMS.values():
         room.folder.mkdir(parents=True, exist_ok=True)
     measured = {name: measured_in(path) for name, path in paths.items()}
     if "--texts" not in given:
-        found = importlib.util.find_spec("skimage")
-        if found is None or found.origin is None:
-            raise SystemExit("the photograph comes with scikit-image: install it")
-        photo = Path(found.origin).parent / "data" / PHOTO
+        photo = photo_folder() / PHOTO
         nets: dict[str, tuple[Classifier, Images, float]] = {}
         for name in names:
             cls = every[name]
@@ -244,6 +333,8 @@ def main(given: list[str]) -> None:
                 sheet, measured[name] = explained(net, images, cls, forward)
             elif issubclass(cls, Attack):
                 sheet, measured[name] = attacked(net, images, cls, forward)
+            elif issubclass(cls, Look):
+                sheet, measured[name] = looked(net, images, cls, forward)
             keep(sheet, paths[name].parent / "images" / f"{name}.jpg")
             sys.stdout.write(f"{name}: {measured[name].splitlines()[0]}\n")
             paths[name].write_text(text(pages[name], measured[name]), encoding="utf-8")

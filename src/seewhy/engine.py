@@ -173,6 +173,15 @@ class Engine:
         finally:
             self._half = before
 
+    @contextmanager
+    def telling(self, progress: Callable[[int, int], None] | None) -> Iterator[None]:
+        """Inside, another is told of progress, or no one: for work of many batches that tells how far all of it is."""
+        before, self.progress = self.progress, progress
+        try:
+            yield
+        finally:
+            self.progress = before
+
     def map(self, run: Callable[[Tensor, slice], Tensor], images: Tensor, kind: str) -> Tensor:
         """Run over a long batch in parts that fit, and join the results.
 

@@ -96,12 +96,13 @@ def test_nothing_to_attack_is_said(here: Path, run: Run) -> None:
 
 def test_progress_moves_within_one_attack(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from seewhy.attack import FGSM
-    from seewhy.cli.see import _ticking, _Work
+    from seewhy.cli.see import _ticking
+    from seewhy.cli.work import Work
 
     told: list[float] = []
     net = zoo.load(TINY)
     net.engine = Engine(batch=4)
-    work: Any = _Work(*[None] * 6)  # type: ignore[arg-type]
+    work: Any = Work(*[None] * 6)  # type: ignore[arg-type]
     work.within = told.append
     with _ticking(net, FGSM(), work):
         FGSM()(net, net.read("cat.png"))

@@ -15,6 +15,7 @@ from click.testing import Result
 from PIL import Image
 
 from seewhy import zoo
+from seewhy.data.sets import Item
 from seewhy.errors import SpecError
 from seewhy.explain import GradCAM
 from seewhy.method import registry
@@ -168,14 +169,92 @@ def test_attack_towards_a_class(here: Path, run: Run) -> None:
 def test_look(here: Path, run: Run) -> None:
     told = document(run("look", "--model", TINY, "--json"))
     assert [row["method"] for row in told["looks"]] == ["filters"]
-    told = document(run("look", "cat.png", "--model", TINY, "--method", "all", "--out", "both", "--json"))
+    told = document(run("look", "cat.png", "dog.png", "--model", TINY, "--method", "all", "--out", "both", "--json"))
     assert {row["method"] for row in told["looks"]} == set(registry("look"))
-    assert {row["method"] for row in told["looks"] if row["image"]} >= {"activations"}
-    assert {row["method"] for row in told["looks"] if not row["image"]} >= {"filters", "exemplars", "units"}
+    assert {row["method"] for row in told["looks"] if row["image"]} >= {"activations", "deepdream", "invert"}
+    assert {row["method"] for row in told["looks"] if not row["image"]} >= {
+        "filters",
+        "exemplars",
+        "units",
+        "before-after",
+    }
     for row in told["looks"]:
         assert opened(row["picture"]).size
-    deep = document(run("look", "cat.png", "--model", TINY, "--method", "activations:layer=0", "--json"))
+        assert row["found"]
+    one = document(run("look", "cat.png", "--model", TINY, "--method", "all", "--out", "one", "--json"))
+    assert {"method": "before-after", "error": "expected two images, the one before and the one after, got 1"} in one[
+        "failed"
+    ]
+    words = ("--method", "activations:layer=0", "--over", "--arrays", "--json")
+    deep = document(run("look", "cat.png", "--model", TINY, *words))
     assert deep["looks"][0]["layer"] == "0"
+    with np.load(Path(deep["looks"][0]["picture"]).with_suffix(".npz")) as held:
+        assert held["maps"].shape == (1, 8, 8, 8)
+
+
+def test_look_shows_impressions_to_another_model_and_names_units_by_masks(here: Path, run: Run) -> None:
+    words = ("--method", "maximize:objective=logit(0-1),steps=4", "--also", TINY)
+    told = document(run("look", "--model", TINY, *words, "--json"))
+    (row,) = told["looks"]
+    for image in row["found"]["images"]:
+        (other,) = image["others"].values()
+        assert other == {
+            "probability": pytest.approx(image["probability"], rel=1e-4),
+            "recognised": image["recognised"],
+        }
+    assert any("images as their class" in note for note in row["notes"])
+    for name in ("dark", "light"):
+        (here / "photos" / name).mkdir(parents=True)
+        (here / "masks" / name).mkdir(parents=True)
+        pixels = np.full((16, 16, 3), 0 if name == "dark" else 255, dtype=np.uint8)
+        Image.fromarray(pixels).save(here / "photos" / name / "one.png")
+        mask = np.full((16, 16), 255, dtype=np.uint8)
+        mask[4:8, 4:8] = 0
+        Image.fromarray(mask).save(here / "masks" / name / "one.png")
+    named = ("look", "photos", "--model", TINY, "--method", "units:quantile=0.1", "--json")
+    told = document(run(*named, "--masks", "masks", "--out", "named"))
+    assert {"concept", "iou"} <= set(told["looks"][0]["found"]["named"][0]) or not told["looks"][0]["found"]["named"]
+    (here / "masks" / "light" / "one.png").unlink()
+    refused = run(*named, "--masks", "masks", "--out", "other")
+    assert refused.exit_code == 2
+    assert "there is none for light/one.png" in refused.stderr
+    astray = run("look", "cat.png", "--model", TINY, "--masks", "masks")
+    assert astray.exit_code == 2
+    assert "--masks is for units" in astray.stderr
+
+
+def test_exemplars_go_on_where_a_killed_command_was(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "photos").mkdir()
+    for number in range(70):
+        Image.fromarray(np.full((16, 16, 3), 3 * number, dtype=np.uint8)).save(here / "photos" / f"{number:02d}.png")
+    words = ("look", "photos", "--model", TINY, "--method", "filters", "--method", "exemplars:k=3", "--json")
+    whole = document(run(*words, "--out", "whole"))
+    monkeypatch.setattr("seewhy.look.exemplars.EVERY", 0.0)
+    read = Item.read
+    opened_now: list[str] = []
+
+    def reading(self: Item, preprocess: Any) -> Any:
+        opened_now.append(self.name)
+        return read(self, preprocess)
+
+    def stopping(self: Item, preprocess: Any) -> Any:
+        if self.name == "66.png":
+            raise KeyboardInterrupt
+        return read(self, preprocess)
+
+    monkeypatch.setattr(Item, "read", stopping)
+    stopped = run(*words, "--out", "some")
+    assert stopped.exit_code == 130
+    assert "the same command goes on from here" in stopped.stderr
+    assert list((here / "some").glob("*.state"))
+    monkeypatch.setattr(Item, "read", reading)
+    again = document(run(*words, "--out", "some"))
+    assert opened_now[:6] == [
+        f"{number}.png" for number in range(64, 70)
+    ]  # what was looked at is not read for it again
+    assert not list((here / "some").glob("*.state"))
+    exemplars = [[row["found"] for row in told["looks"] if row["method"] == "exemplars:k=3"] for told in (whole, again)]
+    assert exemplars[0] == exemplars[1]
 
 
 def test_audit_report_and_again(here: Path, run: Run) -> None:

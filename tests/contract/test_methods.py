@@ -22,6 +22,8 @@ from seewhy.errors import InputError, SeewhyError, SpecError
 from seewhy.explain import Attribution
 from seewhy.look import (
     ActivationMaps,
+    ActivationStatistics,
+    BeforeAfterMaps,
     Dream,
     ExemplarSet,
     FilterGrid,
@@ -57,6 +59,10 @@ def values(found: Any) -> list[Tensor]:
         return [found.maps, found.mean, found.zero]
     if isinstance(found, ExemplarSet):
         return [*found.values.values(), *found.windows.values()]
+    if isinstance(found, ActivationStatistics):
+        return [*found.mean.values(), *found.zero.values(), *found.highest.values()]
+    if isinstance(found, BeforeAfterMaps):
+        return [found.before, found.after, torch.tensor(list(found.growth.values()))]
     if isinstance(found, NamedUnits):
         return [found.selectivity, found.floor]
     if isinstance(found, MappedCodes):
@@ -131,6 +137,8 @@ def test_results_are_kept_in_an_open_file_and_shown_in_a_notebook(name: str, tmp
         } | {"measures"}
     assert about["method"] == made(name).spec
     assert about["cost"]["forward"] == found.cost.forward
+    if made(name).room == "look":
+        json.dumps(found.facts(), allow_nan=False)
     assert found._repr_html_().startswith(f'<img alt="{made(name).spec}" src="data:image/png;base64,')
 
 

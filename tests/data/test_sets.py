@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seewhy.data import DataSet, Images, Preprocess, folder, photos
+from seewhy.data import DataSet, Images, Preprocess, folder, masks, photos
 from seewhy.data.sets import Arrays
 from seewhy.errors import DataError, InputError
 
@@ -171,3 +171,28 @@ def test_alignment_with_a_models_labels() -> None:
     assert numbered.aligned(list("abcdef")).labels == (0, 5)
     with pytest.raises(DataError, match="only 5 classes"):
         numbered.aligned(list("abcde"))
+
+
+def test_masks_follow_their_images_by_name_class_and_crop(tmp_path: Path) -> None:
+    for name, dark in (("ant/a", True), ("bee/b", False)):
+        for root in ("images", "masks"):
+            (tmp_path / root / name).parent.mkdir(parents=True)
+        Image.fromarray(np.zeros((16, 24, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{name}.png")
+        mask = np.full((16, 24), 255 if dark else 0, dtype=np.uint8)
+        mask[4:8, 6:12] = 0 if dark else 255  # the object is what covers less of the border
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    images = folder(tmp_path / "images")
+    found = masks(tmp_path / "masks", images, Preprocess((16, 16), interpolation="nearest"))
+    expected = np.zeros((16, 16), dtype=bool)
+    expected[4:8, 2:8] = True  # the middle of 24 columns
+    assert set(found) == {"ant", "bee"}
+    assert found["ant"][0].numpy().tolist() == found["bee"][1].numpy().tolist() == expected.tolist()
+    assert not found["ant"][1].any()
+    (tmp_path / "parts" / "leg" / "ant").mkdir(parents=True)
+    shutil.copy(tmp_path / "masks" / "ant" / "a.png", tmp_path / "parts" / "leg" / "ant" / "a.png")
+    parts = masks(tmp_path / "parts", images, Preprocess((16, 16), interpolation="nearest"))
+    assert list(parts) == ["leg"]
+    assert parts["leg"].flatten(1).any(1).tolist() == [True, False]
+    (tmp_path / "masks" / "bee" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"there is none for bee/b\.png"):
+        masks(tmp_path / "masks", images, PLAIN)

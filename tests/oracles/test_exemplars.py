@@ -16,7 +16,7 @@ from seewhy.data.images import Images
 from seewhy.data.photo import Picture
 from seewhy.data.sets import Arrays, DataSet
 from seewhy.errors import DataError, InputError, LayerError, SpecError
-from seewhy.lens.capture import capture
+from seewhy.lens.capture import capture, last_map
 from seewhy.lens.receptive import receptive_fields
 from seewhy.look.exemplars import BINS, Exemplars, ExemplarSet, Tally, _bins, edges
 
@@ -161,13 +161,79 @@ def test_two_halves_and_a_pass_that_was_stopped_are_the_whole(tmp_path: Path) ->
 
 
 def test_the_order_of_the_images_decides_between_equals_whenever_they_come() -> None:
-    net, images, method = classifier(FAMILIES["mobilenet"]()), labelled(30), Exemplars(k=3)
+    net, images, method = classifier(FAMILIES["mobilenet"]()), labelled(30), Exemplars(layers=("head",), k=3)
     net.engine.batch = 1
     late = method.tally(net, images[13:], first=13)
     whole = method.tally(net, images)
     assert (whole.layers["head"].values == 6).all(1).any()  # rectified from above, too
     assert same(method.tally(net, images, late), whole)
     assert late.seen == [(0, 30)]
+
+
+def test_peaks_that_a_ceiling_makes_the_same_are_said_and_not_chosen() -> None:
+    net, images = classifier(FAMILIES["mobilenet"]()), labelled(30)
+    assert last_map(net) == "head"
+    cut = Exemplars(layers=("head",), k=3)(net, images)
+    best = cut.values["head"]
+    tied = int(((best[:, 0] == best[:, 1]) & (best[:, 0] > 0)).sum())
+    assert tied
+    assert any(
+        note.startswith(f"{tied} of 12 units of head answer their largest value to several") for note in cut.notes
+    )
+    whole = Exemplars(k=3)(net, images)
+    assert whole.layer == "head.0"  # what goes into its ReLU6
+    assert not any("largest value" in note for note in whole.notes)
+    assert Exemplars(k=3)(classifier(FAMILIES["resnet"]()), images).layer == "relu2"  # without a ceiling
+
+
+def test_the_units_drawn_stand_out_and_differ() -> None:
+    net, images = classifier(FAMILIES["mobilenet"]()), labelled(60)
+    found = Exemplars(layers=("expand.1",), k=3, limit=4)(net, images)
+    peaks = brute(net, images.pixels, "expand.1").amax((2, 3))
+    middle = found.edges
+    counted = torch.stack([torch.histogram(peaks[:, unit].double(), middle.double()).hist for unit in range(16)])
+    share = counted.cumsum(1) / 60
+    low, high = (
+        torch.tensor([float(middle[i] + middle[i + 1]) / 2 for i in (share >= q).int().argmax(1)]) for q in (0.1, 0.9)
+    )
+    beyond = (peaks.topk(3, dim=0).values.mean(0) - high) / (high - low)
+    expected: list[int] = []
+    for unit in beyond.argsort(descending=True).tolist():
+        own = set(found.images["expand.1"][unit].tolist())
+        if len(expected) < 4 and all(
+            len(own & set(found.images["expand.1"][other].tolist())) <= 1 for other in expected
+        ):
+            expected.append(unit)
+    assert found.drawn["expand.1"].tolist() == sorted(expected)
+    every = Exemplars(layers=("expand.1",), k=3, limit=99)(net, images)
+    assert every.drawn["expand.1"].tolist() == list(range(16))
+    told = found.facts()["layers"]["expand.1"]["drawn"][0]
+    assert told["unit"] == sorted(expected)[0]
+    assert [each["image"] for each in told["exemplars"]] == [
+        found.name(index) for index in found.images["expand.1"][told["unit"]].tolist()
+    ]
+
+
+def test_a_pass_writes_its_state_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the middle, nothing that was written is looked at again."""
+    monkeypatch.setattr("seewhy.look.exemplars.EVERY", 0.0)
+    net, method, images, path = classifier(FAMILIES["vgg"]()), Exemplars(k=3), labelled(150), tmp_path / "state"
+
+    class Killed(BaseException):
+        pass
+
+    def stream() -> Iterator[Images]:
+        yield images[:130]
+        raise Killed
+
+    with pytest.raises(Killed):
+        method.tally(net, stream(), path=path)
+    assert len(Tally.load(path)) == 128  # two parts of 64
+    seen: list[int] = []
+    net.engine.progress = lambda done, total: seen.append(done)
+    assert same(method.tally(net, images, path=path), method.tally(classifier(FAMILIES["vgg"]()), images))
+    assert seen[0] == 150  # of all images
+    assert net.engine.progress is not None
 
 
 def same(one: Tally, two: Tally) -> bool:

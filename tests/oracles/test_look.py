@@ -1,15 +1,18 @@
-"""Filters and activation maps against the module's own weights and hooks."""
+"""Filters, activation maps and their statistics against the module's own weights and hooks."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from nets import FAMILIES, SPELLINGS, Spelled, classifier, photos
-from seewhy.errors import InputError, LayerError
+from seewhy.errors import DataError, InputError, LayerError, SpecError
 from seewhy.lens import capture, last_map, stages, trace
-from seewhy.look import Activations, Filters, convolutions
+from seewhy.look import Activations, BeforeAfter, Filters, Statistics, convolutions
+from seewhy.look.statistics import rectified
 
 
 def test_filters_are_the_weights_in_order_and_on_one_scale() -> None:
@@ -23,7 +26,8 @@ def test_filters_are_the_weights_in_order_and_on_one_scale() -> None:
     by_norm = Filters(order="norm", limit=3)(net)
     norms = weight.flatten(1).norm(dim=1)
     assert by_norm.norms[by_norm.order[:3]].tolist() == norms.sort(descending=True).values[:3].tolist()
-    assert "3 of 8 tiles" in by_norm.notes[0]
+    assert "3 of 8 tiles are shown" in by_norm.notes
+    assert by_norm.numbers.tolist() == by_norm.order[:3].tolist()
 
     deeper = Filters("project")(net)
     assert deeper.view == "norm"
@@ -34,7 +38,8 @@ def test_filters_are_the_weights_in_order_and_on_one_scale() -> None:
     torch.testing.assert_close(
         slices.tiles, net.module.get_submodule("depth.0").get_parameter("weight").detach().flatten(0, 1)
     )
-    assert slices.titles[1] == "filter 1, input 0"
+    assert slices.titles[1] == "filter 1, input 1"  # depthwise: each has an input of its own
+    assert (slices.groups, Filters("depth.0:conv2d")(net).view) == (16, "slices")
 
 
 def test_filters_of_functional_convolutions_dead_ones_and_wrong_layers() -> None:
@@ -50,12 +55,120 @@ def test_filters_of_functional_convolutions_dead_ones_and_wrong_layers() -> None
     net.module.get_parameter("weight").data[2] = 0
     found = Filters()(net)
     assert found.layer == ":conv2d"
-    assert found.notes == ("1 of 5 filters are zero",)
+    assert found.dead.tolist() == [2]
+    assert found.notes == ("1 of 5 filters are dead, their norm at most 1.0\u00a0% of the median: 2",)
     with pytest.raises(LayerError, match="has no convolution"):
         Filters("conv9")(net)
     with pytest.raises(LayerError, match="works on 8 maps"):
         Filters("expand", view="colour")(classifier(FAMILIES["mobilenet"]()))
     assert list(convolutions(classifier(Spelled("module")))) == ["conv1:conv2d", "conv2:conv2d"]
+
+
+def test_filters_that_are_nearly_the_same_are_named_and_lie_side_by_side() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 12, 3), nn.Conv2d(12, 6, 1, groups=3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
+    )
+    net = classifier(module)
+    weight = module[0].get_parameter("weight").data
+    weight[7] = 3 * weight[2] + 0.01 * torch.randn(3, 3, 3, generator=torch.Generator().manual_seed(0))
+    weight[4], weight[9] = 0.001 * weight[0], -weight[2]  # as good as zero; the opposite is not the same
+    found = Filters(order="similarity")(net)
+    assert found.dead.tolist() == [4]
+    assert found.alike.tolist() == [[2, 7]]
+    expected = torch.cosine_similarity(weight[2].flatten(), weight[7].flatten(), dim=0)
+    assert float(found.cosines[0]) == pytest.approx(float(expected), abs=1e-6)
+    assert f"1 pair is nearly the same, their cosine at least 0.95: 2 and 7 ({float(expected):.3f})" in found.notes
+    order = found.order.tolist()
+    assert sorted(order) == list(range(12))
+    assert abs(order.index(2) - order.index(7)) == 1
+    flat = torch.nn.functional.normalize(weight.flatten(1), dim=1)
+
+    def together(places: list[int]) -> float:
+        return float((flat[places[:-1]] * flat[places[1:]]).sum())
+
+    assert together(order) > together(list(range(12)))
+    loose = Filters(alike=0.5, dead=0)(net)
+    pairs = [[i, j] for i in range(12) for j in range(i + 1, 12) if float(flat[i] @ flat[j]) >= 0.5]
+    assert sorted(loose.alike.tolist()) == pairs
+    assert (loose.cosines.diff() <= 0).all()
+    grouped = Filters("1", view="slices")(net)
+    assert grouped.titles == tuple(f"filter {i}, input {i // 2 * 4 + j}" for i in range(6) for j in range(4))
+    assert found.facts()["alike"][0]["filters"] == [2, 7]
+    with pytest.raises(SpecError, match="dead=1"):
+        Filters(dead=1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_statistics_are_those_of_all_answers_at_once(family: str) -> None:
+    net, images = classifier(FAMILIES[family]()), photos(9)
+    net.engine.batch = 2
+    found = Statistics()(net, images)
+    assert found.layers == rectified(net)
+    kept = capture(net, images, found.layers)
+    for layer in found.layers:
+        maps = kept[layer].flatten(2)
+        flat = maps.transpose(0, 1).flatten(1)
+        torch.testing.assert_close(found.mean[layer], flat.mean(1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.deviation[layer], flat.std(1, correction=0), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found.highest[layer], flat.amax(1), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found.lowest[layer], flat.amin(1), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found.zero[layer], (flat <= 0).float().mean(1), rtol=0, atol=2e-3)
+        torch.testing.assert_close(found.silent[layer], (maps.amax(2) <= 0).float().mean(0))
+        assert torch.equal(found.dead[layer], flat.amin(1) == flat.amax(1))
+    streamed = Statistics()(net, iter([images[:4], images[4:]]))
+    torch.testing.assert_close(streamed.mean[layer], found.mean[layer])
+
+
+def test_statistics_name_dead_units_and_damaged_pictures() -> None:
+    net = classifier(FAMILIES["resnet"]())
+    (layer, *_) = (each.address for each in trace(net) if each.kind == "rectifier")
+    before = next(module for module in net.module.modules() if isinstance(module, nn.BatchNorm2d))
+    with torch.no_grad():
+        before.weight[1], before.bias[1] = 0, -1
+    found = Statistics(layers=(layer,))(net, photos(3))
+    assert found.dead[layer].nonzero()[:, 0].tolist() == [1]
+    assert any(
+        note.startswith(f"1 of {len(found.mean[layer])} units of {layer} answer the same") for note in found.notes
+    )
+    assert any("3 images are few" in note for note in found.notes)
+    assert found.facts()["layers"][0]["dead"] == [1]
+    codes = Statistics(layers=("fc",))(net, photos(3))  # units without places
+    torch.testing.assert_close(codes.mean["fc"], net.predict(photos(3)).mean(0), rtol=1e-4, atol=1e-5)
+    broken: list[Any] = [photos(2), DataError("row 17 is damaged"), photos(1)]
+    told = Statistics()(net, broken)
+    assert (told.count, told.failed) == (3, ((2, "row 17 is damaged"),))
+    assert "1 of 4 images could not be read: number 2, row 17 is damaged" in told.notes
+    with pytest.raises(InputError, match="row 17 is damaged"):
+        Statistics()(net, [DataError("row 17 is damaged")])
+    with pytest.raises(InputError, match="give some"):
+        Statistics()(net)
+    net.module.get_submodule("fc").get_parameter("bias").data[0] = torch.inf
+    with pytest.raises(InputError, match="fc answers infinite"):
+        Statistics(layers=("fc",))(net, photos(2))
+
+
+def test_before_and_after_are_the_layers_own_answers() -> None:
+    net, images = classifier(FAMILIES["mobilenet"]()), photos(2)
+    found = BeforeAfter("expand", channels=3)(net, images)
+    maps = capture(net, images, ["expand"])["expand"]
+    apart = (maps[1] - maps[0]).flatten(1).norm(dim=1)
+    assert found.channels.tolist() == apart.sort(descending=True).indices[:3].tolist()
+    torch.testing.assert_close(found.before, maps[0, found.channels], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.after, maps[1, found.channels], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        found.change, (apart / maps[0].flatten(1).norm(dim=1)).nan_to_num(0), rtol=1e-4, atol=1e-5
+    )
+    assert found.growth[""] == pytest.approx(float((images[1] - images[0]).norm() / images[0].norm()), rel=1e-5)
+    assert set(found.growth) == {"", *rectified(net)}
+    assert found.said == tuple(net.labels[i] for i in net.predict(images).argmax(1).tolist())
+    same = BeforeAfter()(net, images[[0, 0]])
+    assert not same.change.any()
+    assert any("the same to both" in note for note in same.notes)
+    for wrong in (None, images[:1], photos(3)):
+        with pytest.raises(InputError, match="expected two images"):
+            BeforeAfter()(net, wrong)
+    with pytest.raises(LayerError, match="not maps"):
+        BeforeAfter("fc")(net, images)
 
 
 def test_activations_are_what_the_layer_answers_strongest_first() -> None:

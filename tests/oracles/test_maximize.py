@@ -273,6 +273,13 @@ def test_another_model_says_what_it_recognises() -> None:
     other = Classifier(Renamed(), mean=net.mean, std=net.std, size=SIZE, labels=names)
     torch.testing.assert_close(found.by(other), found.probabilities[[0, 1], [2, 0]])
     assert torch.equal(found.recognised_by(other), found.recognised)
+    told = Maximize("logit(cat;ant)", steps=40, rate=0.1)(net, also=[other, net])
+    assert told.others == (other.name, net.name)
+    torch.testing.assert_close(told.others_probability[0], found.by(other))
+    assert torch.equal(told.others_recognise[1], found.recognised)
+    right = int(found.recognised.sum())
+    assert f"{other.name} recognises {right} of 2 images as their class" in told.notes
+    assert told.facts()["images"][0]["others"][other.name]["recognised"] == bool(found.recognised[0])
     larger = classifier(FAMILIES["resnet"](), size=32)
     assert found.by(larger).shape == (2,)
     with pytest.raises(InputError, match='no class "cat"'):

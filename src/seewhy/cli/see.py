@@ -1,13 +1,12 @@
-"""`seewhy explain`, `attack` and `look`: one method, or a few, on a few images; pictures as files."""
+"""`seewhy explain` and `attack`: one method, or a few, on a few images; pictures as files."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,86 +22,17 @@ from seewhy.cli.options import (
     with_model,
 )
 from seewhy.cli.shell import Command, Shell, shell
-from seewhy.errors import DataError, InputError, LayerError, NothingToExplain, SpecError, UnknownOperation
+from seewhy.cli.work import Work, about, cost_of, draw, methods_of, remark
+from seewhy.errors import LayerError, NothingToExplain, SpecError, UnknownOperation
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
     from torch import Tensor
 
     from seewhy.attack import Adversarial
     from seewhy.classifier import Classifier
     from seewhy.data.images import Images
-    from seewhy.data.sets import DataSet, Item
-    from seewhy.engine import Cost
     from seewhy.explain import Attribution
-    from seewhy.look import MappedCodes
     from seewhy.method import Method
-
-T = TypeVar("T")
-
-#: what is wrong with one image or its answer, so that the others go on
-_ITS_OWN = (DataError, InputError, NothingToExplain)
-
-
-@dataclass
-class _Work:
-    """The images of a command, one after the other, and what could not be done with some of them."""
-
-    spoken: Shell
-    net: Classifier
-    images: DataSet
-    text: str
-    steps: Sequence[tuple[str, str]]
-    stem: dict[str, str]
-    failed: list[dict[str, str]] = field(default_factory=list)
-    item: Item | None = None
-    #: told what share of the step in hand is done
-    within: Callable[[float], None] = lambda share: None
-
-    def picture(self) -> Picture:
-        """The photograph of the image that is worked on, upright."""
-        if self.item is None:
-            raise DataError("no image is being worked on")
-        return self.item.open()[0]
-
-    def each(self) -> Iterator[tuple[Images, str, str]]:
-        """Every image that can be read with every step (a method's spec, and a class or nothing)."""
-        total, done = len(self.images) * len(self.steps), 0
-        with self.spoken.progress(self.text) as tell:
-            self.within = lambda share: tell(done + share, total, f"{item.name}, {spec}")
-            for item, found in self.images.each(self.net.preprocess):
-                if isinstance(found, Exception):
-                    self.fail(item.name, found, alone=len(self.images) == 1)
-                    done += len(self.steps)
-                    continue
-                for note in found.notes[0]:
-                    self.spoken.say(f"note: {item.name}: {note}")
-                self.item = item
-                for spec, name in self.steps:
-                    tell(done, total, f"{item.name}, {spec}")
-                    yield found, spec, name
-                    done += 1
-            tell(done, total, "")
-
-    def run(self, call: Callable[[], T], name: str) -> T | None:
-        """A method's answer, or None where this image has none, which is said."""
-        try:
-            return call()
-        except _ITS_OWN as error:
-            self.fail(name, error, alone=len(self.images) * len(self.steps) == 1)
-            return None
-
-    def fail(self, name: str, error: Exception, alone: bool) -> None:
-        """Say what went wrong and go on, or raise it where nothing else is left to do."""
-        if alone:
-            raise error
-        self.failed.append({"image": name, "error": str(error)})
-        self.spoken.failed(name, str(error))
-
-    def finish(self, made: int, folder: Folder) -> None:
-        if not made:
-            raise DataError("nothing could be done with any image, for the reasons above")
-        self.spoken.say(f"{made} {'picture' if made == 1 else 'pictures'} in {folder.path}")
 
 
 @click.command(
@@ -151,7 +81,7 @@ def explain(
     photograph. Bad images are named, and the others go on. Passes that serve several classes run once.
     """
     spoken = shell()
-    methods = _methods(specs, "explain")
+    methods = methods_of(specs, "explain")
     if planned:
         _plans(spoken, machine.load(model, spoken), methods)
         return
@@ -169,7 +99,7 @@ def explain(
     from seewhy.report import words
 
     _warn_of_time(spoken, net, methods, len(found), max(len(wanted), 1 + contrast))
-    work = _Work(spoken, net, found, "explaining", [(spec, "") for spec in methods], stems(found.names))
+    work = Work(spoken, net, found, "explaining", [(spec, "") for spec in methods], stems(found.names))
     named = (
         [*wanted, "contrast"] if contrast and wanted else ["", "runner-up", "contrast"] if contrast else wanted or [""]
     )
@@ -204,7 +134,7 @@ def explain(
             if whole:
                 each.over(work.picture()).save(path)
             else:
-                _draw(each.plot(), path)
+                draw(each.plot(), path)
             if arrays:
                 each.save(path.with_suffix(".npz"))
             rows.append(_explained(each, path))
@@ -212,21 +142,21 @@ def explain(
     compared = []
     for photo, answers in together.items() if compare else ():
         pictures = {"compared": folder.file(file(photo, "compared"))}
-        _draw(side_by_side(answers), pictures["compared"])
+        draw(side_by_side(answers), pictures["compared"])
         first = [each for each in answers if each.target[0] == answers[0].target[0] and "−" not in each.labels[0]]
         sentences: tuple[str, ...] = ()
         table: Any = None
         if len(first) > 1:
             alike = agreement(first)
             pictures["agreement"] = folder.file(file(photo, "agreement"))
-            _draw(alike.plot(), pictures["agreement"])
+            draw(alike.plot(), pictures["agreement"])
             sentences = (*alike.warnings(), *alike.notes)
             table = {"methods": alike.methods, "grid": alike.grid, "rank_correlations": alike.correlations[0].tolist()}
         compared.append({"image": photo, "agreement": table, "warnings": sentences, "pictures": pictures})
         for sentence in sentences:
             spoken.say(f"note: {photo}: {sentence}")
     work.finish(len(rows) + sum(len(each["pictures"]) for each in compared), folder)
-    document = {"model": _about(net), "explanations": rows, "compared": compared, "failed": work.failed}
+    document = {"model": about(net), "explanations": rows, "compared": compared, "failed": work.failed}
 
     def show() -> None:
         measured = {id(row): ", ".join(words.measure(*each) for each in row["measures"].items()) for row in rows}
@@ -246,7 +176,7 @@ def explain(
         )
 
     spoken.answer(document, show)
-    _remark(spoken, rows)
+    remark(spoken, rows)
 
 
 def _explained(answer: Attribution, path: Path) -> dict[str, Any]:
@@ -259,7 +189,7 @@ def _explained(answer: Attribution, path: Path) -> dict[str, Any]:
         "layer": answer.layer,
         "measures": {key: float(value[0]) for key, value in answer.measures.items()},
         "notes": answer.notes,
-        "cost": _cost(answer.cost),
+        "cost": cost_of(answer.cost),
         "picture": path,
     }
 
@@ -280,7 +210,7 @@ def _plans(spoken: Shell, net: Classifier, methods: dict[str, Any]) -> None:
             rows = [(row.address, row.op, f"with {row.merged}" if row.merged else row.rule) for row in plan.rows]
             spoken.table(("address", "operation", "rule"), rows, title=f"{spec} on {net.name}")
 
-    spoken.answer({"model": _about(net), "plans": document}, show)
+    spoken.answer({"model": about(net), "plans": document}, show)
 
 
 def _warn_of_time(spoken: Shell, net: Classifier, methods: dict[str, Any], images: int, classes: int) -> None:
@@ -345,7 +275,7 @@ def attack(
         return
     if not images:
         raise click.UsageError("give at least one image, as in seewhy attack cat.jpg")
-    methods = _methods(specs, "attack")
+    methods = methods_of(specs, "attack")
     found = open_images(images, split, limit)
     net = machine.load(model, spoken)
     for name in filter(None, (label, target)):
@@ -356,7 +286,7 @@ def attack(
     from seewhy.attack import sets
 
     _warn_of_time(spoken, net, methods, len(found), 1)
-    work = _Work(spoken, net, found, "attacking", [(spec, "") for spec in methods], stems(found.names))
+    work = Work(spoken, net, found, "attacking", [(spec, "") for spec in methods], stems(found.names))
 
     def file(image: str, spec: str, kind: str = "") -> str:
         return ".".join(filter(None, (work.stem[image], slug(spec), target and slug(target), kind, "png")))
@@ -373,8 +303,8 @@ def attack(
         if answer is None:
             continue
         path, strip, adversarial, original = (folder.file(file(photo, spec, kind)) for kind in kinds[:4])
-        _draw(answer.plot(), path)
-        _draw(answer.plot_strip(), strip)
+        draw(answer.plot(), path)
+        draw(answer.plot_strip(), strip)
         row, pixels = _attacked(answer, photo)
         sets.save_pixels(pixels, adversarial)
         sets.save_pixels(answer.original.pixels[0], original)
@@ -388,11 +318,11 @@ def attack(
     if table:
         sets.write(folder.path, table)
     work.finish(len(rows), folder)
-    document = {"model": _about(net), "attacks": rows, "failed": work.failed}
+    document = {"model": about(net), "attacks": rows, "failed": work.failed}
     if compare and parts:
         joined = beside.together(parts)
         for name, figure in zip(_COMPARED, (joined.plot(), joined.plot_distances()), strict=True):
-            _draw(figure, folder.file(f"{name}.png"))
+            draw(figure, folder.file(f"{name}.png"))
         document["compared"] = {
             "attacks": [{key: _number(value) for key, value in each.items()} for each in joined.table()],
             "pictures": {name: folder.file(f"{name}.png") for name in _COMPARED},
@@ -405,7 +335,7 @@ def attack(
             click.echo(f"\n{row['image']}, {row['method']}: {told}")
 
     spoken.answer(document, show)
-    _remark(spoken, rows)
+    remark(spoken, rows)
 
 
 #: pictures of all methods together
@@ -413,7 +343,7 @@ _COMPARED = ("accuracy", "distances")
 
 
 @contextmanager
-def _ticking(net: Classifier, method: Method, work: _Work) -> Iterator[None]:
+def _ticking(net: Classifier, method: Method, work: Work) -> Iterator[None]:
     """Move the progress on within one long attack, by the images that were passed of those that may be."""
     before, passed = net.engine.progress, 0
     most = max(1, sum(method.passes))
@@ -447,8 +377,8 @@ def _why(net: Classifier, answer: Adversarial, path: Path) -> dict[str, Any] | N
             found = diagnose(net, answer)
         except NothingToExplain as error:
             return {"words": f"not measured: {error}", "numbers": None, "cost": None, "picture": None}
-    _draw(found.plot(), path)
-    return {"words": found.words(), "numbers": found.rows()[0], "cost": _cost(found.cost), "picture": path}
+    draw(found.plot(), path)
+    return {"words": found.words(), "numbers": found.rows()[0], "cost": cost_of(found.cost), "picture": path}
 
 
 def _judge(spoken: Shell, machine: Machine, model: str, directory: str) -> None:
@@ -478,149 +408,12 @@ def _judge(spoken: Shell, machine: Machine, model: str, directory: str) -> None:
         spoken.table(tuple(rows[0]), written)
         click.echo(f"\n{net.name}: {found.words()}")
 
-    spoken.answer({"model": _about(net), "images": rows, "words": found.words()}, show)
+    spoken.answer({"model": about(net), "images": rows, "words": found.words()}, show)
 
 
 def _number(value: Any) -> Any:
     """A number as JSON has it: None where it is infinite or not one."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@click.command(
-    cls=Command,
-    short_help="What the model learned: filters, activation maps.",
-    examples=[
-        "seewhy look",
-        "seewhy look --method filters:layer=_conv_head,order=norm --out filters",
-        "seewhy look cat.jpg --method activations:layer=_blocks.4,channels=32",
-        "seewhy look cat.jpg --model cifar10-resnet20 --method all",
-        "seewhy look photos/ --method map --out map",
-    ],
-)
-@click.argument("images", nargs=-1)
-@with_model
-@click.option(
-    "--method", "specs", multiple=True, metavar="SPEC", help="Or `all` [default: filters; activations for images]."
-)
-@with_folder("seewhy-look")
-@with_images
-@with_machine
-def look(
-    images: tuple[str, ...],
-    model: str,
-    specs: tuple[str, ...],
-    folder: Folder,
-    split: str | None,
-    limit: int | None,
-    machine: Machine,
-) -> None:
-    """Show what a model learned: its filters, what excites its units most, or how its layers answer IMAGES.
-
-    Layers are addresses as `seewhy model SPEC` lists them.
-    """
-    from seewhy.look import CodeMap, MappedCodes
-
-    spoken = shell()
-    methods = _methods(specs or (("activations",) if images else ("filters",)), "look")
-    if not images:
-        alone = {spec: method for spec, method in methods.items() if not method.needs_images}
-        if specs and "all" not in specs and len(alone) < len(methods):
-            spec = next(spec for spec in methods if spec not in alone)
-            raise SpecError(
-                f"{spec} looks at a model's answers to images; give at least one, as in seewhy look cat.jpg"
-            )
-        methods = alone
-    found = open_images(images, split, limit) if images else None
-    net = machine.load(model, spoken)
-    answering = {spec: method for spec, method in methods.items() if method.needs_images and not method.of_sets}
-    names = stems(found.names) if found else {}
-
-    def file(image: str, spec: str) -> str:
-        return ".".join(filter(None, (image and names[image], slug(spec), "png")))
-
-    of_model = [spec for spec in methods if spec not in answering]
-    of_images = [file(image, spec) for image in names for spec in answering]
-    maps = [file("", spec) for spec in of_model if isinstance(methods[spec], CodeMap)]
-    beside = [str(Path(name).with_suffix(suffix)) for name in maps for suffix in _BESIDE]
-    folder.prepare([*(file("", spec) for spec in of_model), *beside, *of_images])
-    rows: list[dict[str, Any]] = []
-
-    def keep(answer: Any, image: str, spec: str) -> None:
-        path = folder.file(file(image, spec))
-        _draw(answer.plot(), path)
-        rows.append(
-            {
-                "image": image or None,
-                "method": answer.method,
-                "layer": answer.layer,
-                "notes": answer.notes,
-                "cost": _cost(answer.cost),
-                "picture": path,
-            }
-        )
-        if isinstance(answer, MappedCodes):
-            rows[-1] |= _mapped(answer, path)
-
-    for spec in of_model:
-        keep(methods[spec](net, found) if methods[spec].of_sets else methods[spec](net), "", spec)
-    failed: list[dict[str, str]] = []
-    if found and answering:
-        work = _Work(spoken, net, found, "looking", [(spec, "") for spec in answering], names, failed)
-        for image, spec, _ in work.each():
-            answer = work.run(lambda: answering[spec](net, image), image.names[0])  # noqa: B023
-            if answer is not None:
-                keep(answer, image.names[0], spec)
-        work.finish(len(rows), folder)
-    else:
-        spoken.say(f"{len(rows)} {'picture' if len(rows) == 1 else 'pictures'} in {folder.path}")
-
-    def show() -> None:
-        spoken.table(
-            ("image", "method", "layer", "picture"),
-            [(row["image"] or "", row["method"], row["layer"], row["picture"]) for row in rows],
-        )
-        for row in rows:
-            if "words" in row:
-                click.echo("\n" + "\n".join([*row["words"], f"to look around in: {row['page']}"]))
-
-    spoken.answer({"model": _about(net), "looks": rows, "failed": failed}, show)
-    _remark(spoken, rows)
-
-
-#: what a map of codes is written as, beside its picture
-_BESIDE = (".grid.png", ".html", ".npz")
-
-
-def _mapped(answer: MappedCodes, path: Path) -> dict[str, Any]:
-    """A map of codes on a grid, as a page, and as a file that new images can be laid onto; with its numbers."""
-    grid, page, saved = (path.with_suffix(suffix) for suffix in _BESIDE)
-    _draw(answer.plot_grid(), grid)
-    answer.write(page)
-    answer.save(saved)
-    return {
-        "grid": grid,
-        "page": page,
-        "saved": saved,
-        "images": len(answer),
-        "k": answer.k,
-        "accuracy in the map": answer.knn_map,
-        "accuracy by code": answer.knn_codes,
-        "largest class": answer.chance,
-        "trustworthiness": answer.trustworthiness,
-        "neighbours kept": answer.kept,
-        "divergence": answer.divergence,
-        "words": answer.words(),
-    }
-
-
-def _methods(specs: Sequence[str], room: str) -> dict[str, Any]:
-    """The methods of specs, each once, by the spec that says all that differs from the defaults."""
-    from seewhy.method import parse, registry
-
-    parsed: list[Method] = []
-    for spec in specs:
-        parsed += [cls() for cls in registry(room).values()] if spec == "all" else [parse(spec, room)]
-    return {method.spec: method for method in parsed}
 
 
 def _also(picture: str, arrays: bool) -> tuple[str, ...]:
@@ -658,7 +451,7 @@ def _attacked(answer: Adversarial, image: str) -> tuple[dict[str, Any], Tensor]:
         "queries": int(answer.queries[0]),
         "gradients": int(answer.gradients[0]),
         "notes": answer.notes,
-        "cost": _cost(answer.cost),
+        "cost": cost_of(answer.cost),
     }
     return row, answer.images[shown, 0]
 
@@ -675,21 +468,3 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     else:
         verdict = told if row["fooled"] else f"none up to {told}"
     return row["image"], row["method"], before, after, verdict, str(row["picture"])
-
-
-def _draw(figure: Any, path: Path) -> None:
-    figure.savefig(path, bbox_inches="tight", dpi=150)
-
-
-def _cost(cost: Cost) -> dict[str, Any]:
-    return dict(vars(cost))
-
-
-def _about(net: Classifier) -> dict[str, Any]:
-    return {"name": net.name, "fingerprint": net.fingerprint, "notes": net.notes}
-
-
-def _remark(spoken: Shell, rows: Sequence[dict[str, Any]]) -> None:
-    """What readers must know of the answers, each sentence once."""
-    for note in dict.fromkeys(f"note: {row['method']}: {note}" for row in rows for note in row["notes"]):
-        spoken.say(note)

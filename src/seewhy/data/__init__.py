@@ -9,6 +9,7 @@ from seewhy.data.hub import hugging_face
 from seewhy.data.images import Geometry, Images, Preprocess
 from seewhy.data.isic import ham10000
 from seewhy.data.load import load
+from seewhy.data.masks import masks
 from seewhy.data.med import medmnist
 from seewhy.data.photo import from_array, open_photo, original, read
 from seewhy.data.sets import DataSet, Item
@@ -28,6 +29,7 @@ __all__ = [
     "ham10000",
     "hugging_face",
     "load",
+    "masks",
     "medmnist",
     "open_photo",
     "original",

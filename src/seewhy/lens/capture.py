@@ -116,9 +116,13 @@ def last_map(net: Classifier) -> str:
     maps = [each for each in seen if each.op and each.spatial and each.kind != "pooling" and "dropout" not in each.op]
     if not maps:
         raise LayerError(f"{net.name} has no map of more than one position, so there is no layer to look at")
-    made_by = maps[-1].address
-    modules = [each.address for each in seen if not each.op and each.address and each.made_by == made_by]
-    return min(modules, key=_depth, default=made_by)
+    return named(net, maps[-1].address)
+
+
+def named(net: Classifier, operation: str) -> str:
+    """The address of the outermost module that hands an operation's result on, or the operation's own."""
+    modules = [each.address for each in trace(net) if not each.op and each.address and each.made_by == operation]
+    return min(modules, key=_depth, default=operation)
 
 
 def stages(net: Classifier, count: int = 4) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from seewhy.look.activations import ActivationMaps, Activations
 from seewhy.look.base import Look
+from seewhy.look.before_after import BeforeAfter, BeforeAfterMaps
 from seewhy.look.deepdream import DeepDream, Dream
 from seewhy.look.embed import CodeMap, MappedCodes, PlacedCodes
 from seewhy.look.encode import codes
@@ -9,11 +10,15 @@ from seewhy.look.exemplars import Exemplars, ExemplarSet, Tally
 from seewhy.look.filters import FilterGrid, Filters, convolutions
 from seewhy.look.invert import Invert, Inverted
 from seewhy.look.maximize import Maximize, Maximized
+from seewhy.look.statistics import ActivationStatistics, Statistics
 from seewhy.look.units import NamedUnits, Units
 
 __all__ = [
     "ActivationMaps",
+    "ActivationStatistics",
     "Activations",
+    "BeforeAfter",
+    "BeforeAfterMaps",
     "CodeMap",
     "DeepDream",
     "Dream",
@@ -29,6 +34,7 @@ __all__ = [
     "Maximized",
     "NamedUnits",
     "PlacedCodes",
+    "Statistics",
     "Tally",
     "Units",
     "codes",

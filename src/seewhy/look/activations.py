@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -39,11 +39,27 @@ class ActivationMaps:
     cost: Cost
     notes: tuple[str, ...]
 
-    def plot(self, index: int = 0) -> Figure:
-        """The maps of one image, on one scale, beside the image."""
+    def facts(self) -> dict[str, Any]:
+        """The channels shown of each image with their means, as plain values."""
+        return {
+            "images": [
+                {
+                    "image": name,
+                    "at or below zero": float(self.zero[row]),
+                    "channels": [
+                        {"channel": channel, "mean": float(self.mean[row, channel])}
+                        for channel in self.channels[row].tolist()
+                    ],
+                }
+                for row, name in enumerate(self.images.names)
+            ]
+        }
+
+    def plot(self, index: int = 0, *, over: bool = False) -> Figure:
+        """The maps of one image, on one scale, beside the image; with `over`, laid over it."""
         from seewhy.report.figures import activations
 
-        return activations(self, index)
+        return activations(self, index, over)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one open file, see `seewhy.result.save`."""
@@ -55,11 +71,21 @@ class ActivationMaps:
 
 @dataclass(frozen=True)
 class Activations(Look):
-    """The maps of a layer that respond most to an image.
+    """a_c(x), the maps of the channels c of a layer with the largest mean of |a_c(x)|, the largest first.
 
-    `layer`: an address as `seewhy model` prints it (None: the last spatial map). `channels`: how many, the ones with
-    the largest mean absolute response first, 0 for all of them in order. Cost: one forward pass an image, ended after the layer.
+    `layer`: an address as `seewhy model` prints it, a module's or an operation's (none: the last spatial map). `channels`: how
+    many, 0 for all of them in order. Answers `ActivationMaps`: maps (N, K, h, w) in the layer's own units; `plot(over=True)`
+    lays them over the photograph.
+
+    Raises `LayerError` for a layer that answers no maps.
+    Cost: one forward pass an image, ended after the layer.
+    Limits: where a map is strong, its window on the photograph is often much larger than one place; see `seewhy model`.
     Source: Yosinski et al. 2015, arXiv 1506.06579, section 2.
+
+    >>> from torch import nn
+    >>> module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    >>> Activations(channels=2)(Classifier(module, size=8), torch.rand(1, 3, 8, 8)).maps.shape
+    torch.Size([1, 2, 6, 6])
     """
 
     layer: str | None = None

@@ -18,12 +18,13 @@ class Look(Method):
     """A method that shows what a network learned. A new one defines `__call__` and gives itself a `name`.
 
     `needs_images` says that it looks at answers to images; the others look at the model alone. `of_sets` says that it
-    looks at all of a set of images together.
+    looks at all of a set of images together, `of_pairs` that the set is of two.
     """
 
     room = "look"
     needs_images: ClassVar[bool] = False
     of_sets: ClassVar[bool] = False
+    of_pairs: ClassVar[bool] = False
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -31,4 +32,4 @@ class Look(Method):
 
     @abstractmethod
     def __call__(self, net: Classifier, images: Tensor | Images | None = None) -> Any:
-        """Answer a frozen result with `cost`, `notes` and `plot()`."""
+        """Answer a frozen result with `layer`, `cost`, `notes`, `facts()` (plain values, for JSON) and `plot()`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,10 @@ from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter, count
 from seewhy.errors import InputError, LayerError, NothingToExplain, SpecError
-from seewhy.lens.capture import last_map
+from seewhy.lens.capture import last_map, stages
 from seewhy.lens.reach import reach
 from seewhy.look.base import Look
-from seewhy.look.maximize import in_batches
+from seewhy.look.maximize import in_batches, steps_told
 from seewhy.look.objectives import Layer, Objective, Term, View, objective
 from seewhy.result import save, shown
 
@@ -44,6 +45,14 @@ class Dream:
     cost: Cost
     notes: tuple[str, ...]
 
+    def facts(self) -> dict[str, Any]:
+        """How far the objective rose for each image, as plain values."""
+        rows = zip(self.images.names, self.start.tolist(), self.scores.tolist(), strict=True)
+        return {
+            "objective": self.objective,
+            "images": [{"image": name, "start": start, "score": score} for name, start, score in rows],
+        }
+
     def plot(self) -> Figure:
         """Each photograph beside its dream."""
         from seewhy.report.figures import pairs
@@ -63,10 +72,11 @@ class Dream:
 class DeepDream(Look):
     """x ← clip(x + r·g/mean|g|), g the gradient of an objective at x, from a photograph, at one size after the other.
 
-    `objective` as in `Maximize`, one unit; None: `layer(…)`, the mean square of the last spatial map. `octaves` sizes,
-    each `ratio` times the next, the last being the photograph's: what was added at one size is enlarged and goes on at the
-    next. `steps` at each, of `rate` a pixel on average; before each the picture is shifted around by up to `jitter`, a share
-    of its side. Answers `Dream`: images (N, 3, H, W) in [0, 1].
+    `objective` as in `Maximize`, one unit; none: `layer(…)`, the mean square of the last map of the last stage but one.
+    `octaves` sizes, each `ratio` times the next, the last being the photograph's: what was added at one size is enlarged and
+    goes on at the next. `steps` at each, of `rate` a pixel on average; before each the picture is shifted around by up to
+    `jitter`, a share of its side. Answers `Dream`: images (N, 3, H, W) in [0, 1].
+
     Raises `LayerError` for an objective past the point where the network takes one size alone: use octaves=1, or a layer before.
     Cost: `octaves` · `steps` forward and backward passes an image, most of them of smaller pictures; two forward passes more.
     Limits: shows what a layer can be made to see, not what it saw.
@@ -128,13 +138,14 @@ class DeepDream(Look):
 
             def run(part: Tensor, where: slice) -> Tensor:
                 part = part.to(net.engine.device, torch.float32)
-                dream = self._dream(net, wanted, part)
+                dream = self._dream(net, wanted, part, tell)
                 with torch.no_grad():
                     for row, each in enumerate((part, dream)):
                         scores[row, where] = _value(net, wanted, each).float().cpu()
                 return dream.cpu()
 
-            dreams = in_batches(net, run, pixels.detach(), self.name)
+            with steps_told(net, len(pixels) * self.octaves * self.steps) as tell:
+                dreams = in_batches(net, run, pixels.detach(), self.name)
         lower = int((scores[1] <= scores[0]).sum())
         return Dream(
             method=self.spec,
@@ -151,9 +162,10 @@ class DeepDream(Look):
     def _objective(self, net: Classifier) -> Objective:
         if self.objective is not None:
             return objective(self.objective)
-        return 1.0 * Layer(last_map(net))
+        # the last maps of all are of few places, and often cut off from above: what they see in a picture is hardly seen
+        return 1.0 * Layer((*stages(net)[-2:-1], last_map(net))[0])
 
-    def _dream(self, net: Classifier, wanted: Objective, pixels: Tensor) -> Tensor:
+    def _dream(self, net: Classifier, wanted: Objective, pixels: Tensor, tell: Callable[[int], None]) -> Tensor:
         draw = rng.generator(self.seed, self.name)
         sizes = [tuple(max(1, round(side * self.ratio**k)) for side in pixels.shape[2:]) for k in range(self.octaves)]
         added = torch.zeros_like(pixels)
@@ -174,6 +186,7 @@ class DeepDream(Look):
                 count(backward=len(pixels))
                 step = gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
                 dream = (leaf.detach() + self.rate * step).clamp(0, 1).roll([-each for each in shift], (2, 3))
+                tell(len(pixels))
             added = dream - start
         return dream
 

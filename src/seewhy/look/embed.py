@@ -101,6 +101,19 @@ class MappedCodes:
         """The same among the codes."""
         return _share(self.right_codes)
 
+    def facts(self) -> dict[str, Any]:
+        """How far the map keeps what is near by code, as plain values."""
+        return {
+            "images": len(self),
+            "k": self.k,
+            "accuracy in the map": self.knn_map,
+            "accuracy by code": self.knn_codes,
+            "largest class": self.chance,
+            "trustworthiness": self.trustworthiness,
+            "neighbours kept": self.kept,
+            "divergence": self.divergence,
+        }
+
     def words(self) -> tuple[str, ...]:
         """How far the picture can be read, in sentences."""
         from seewhy.report.codemap import reading

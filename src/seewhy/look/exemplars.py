@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -33,8 +36,14 @@ if TYPE_CHECKING:
 #: or what `DataSet.each` gives; a `DataError` in it is a picture that cannot be read
 Pictures = Tensor | Images | DataSet | Iterable[Any]
 
-#: how many images are in memory at once, and after how many such parts a state is written
-PART, EVERY = 64, 16
+#: how many images are in memory at once, and after how many seconds at least a state is written
+PART, EVERY = 64, 10.0
+
+#: two units whose sets have more than this share in common are not both drawn
+_SHARED = 1 / 3
+
+#: operations with a ceiling, where peaks are cut off
+_CEILINGS = frozenset({"hardtanh", "sigmoid", "hardsigmoid", "tanh"})
 
 #: the sketch: a zero bin, and on either side four bins an octave from 2^-16 to 2^16; a value is off by at most 12.5 %
 _LOWEST, _OCTAVES = -16, 32
@@ -352,6 +361,36 @@ class ExemplarSet:
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(unit, value) for unit, value in pairs if value > -torch.inf]
 
+    def facts(self) -> dict[str, Any]:
+        """The drawn units of each layer as plain values: their exemplars with places, and their classes."""
+        return {
+            "images": self.count,
+            "layers": {
+                layer: {"units": len(self.values[layer]), "drawn": [self._unit(layer, u) for u in drawn.tolist()]}
+                for layer, drawn in self.drawn.items()
+            },
+            "failed": [{"image": index, "error": sentence} for index, sentence in self.failed],
+        }
+
+    def _unit(self, layer: str, unit: int) -> dict[str, Any]:
+        there = [slot for slot, image in enumerate(self.images[layer][unit].tolist()) if image >= 0]
+        purity = float(self.purity[layer][unit])
+        return {
+            "unit": unit,
+            "purity": None if math.isnan(purity) else purity,
+            "classes": [
+                {"class": name, "exemplars": count, "mean": mean} for name, count, mean in self.classes_of(layer, unit)
+            ],
+            "exemplars": [
+                {
+                    "image": self.name(int(self.images[layer][unit, slot])),
+                    "value": float(self.values[layer][unit, slot]),
+                    "window": self.windows[layer][unit, slot].tolist(),
+                }
+                for slot in there
+            ],
+        }
+
     def _checked(self, layer: str, unit: int) -> str:
         if layer not in self.values:
             raise LayerError(f'these are exemplars of {self.layer}; there are none of "{layer}"')
@@ -366,6 +405,15 @@ class ExemplarSet:
 
         return exemplars(self, self._checked(layer or self.layers[-1], 0))
 
+    def plot_classes(self, layer: str | None = None, count: int = 3, limit: int = 12) -> Figure:
+        """Units by class: the `count` units that answer most to each of the `limit` most clearly answered classes.
+
+        Raises `InputError` where no image had a class.
+        """
+        from seewhy.report.looks import units_by_class
+
+        return units_by_class(self, self._checked(layer or self.layers[-1], 0), count, limit)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one open file, see `seewhy.result.save`."""
         save(self, path)
@@ -378,9 +426,12 @@ class ExemplarSet:
 class Exemplars(Look):
     """For each unit (channel) c of each layer the k images x, and the windows of them, with the largest max over p of a_c,p(x).
 
-    `layers`: addresses as `seewhy model` prints them, all of them in one pass (none: the last spatial map). `k`: how many.
+    `layers`: addresses as `seewhy model` prints them, all of them in one pass; none: the last spatial map, or what goes into
+    it where a ceiling such as ReLU6's would make many peaks the same. `k`: how many.
     `per_image`: at most so many of one picture; then a place is taken only if its window overlaps none of the higher ones
-    (non-maximum suppression). `units`: which to draw (none: the `limit` whose exemplars stand out most from their mean).
+    (non-maximum suppression). `units`: which to draw; none: the `limit` units whose exemplars lie, on average, farthest
+    beyond what nine of ten images reach, in units of the range of the middle eight tenths, passing over units that share
+    more than a third of their images with one already chosen. Classes have no say in it, so that purity is not picked.
     Answers an `ExemplarSet`. The images may be a tensor, `Images`, a `DataSet` or a stream; a vector's units have one
     place, and the whole image for a window.
 
@@ -468,7 +519,7 @@ class Exemplars(Look):
         fields: Mapping[str, Field],
         path: str | os.PathLike[str] | None = None,
     ) -> Tally:
-        layers = chosen_layers(net, self.layers)
+        layers = chosen_layers(net, self.layers or (_uncut(net),))
         key = json.loads(json.dumps({**self._kept, "layers": layers, "model": net.fingerprint}))
         self._check_units(net, layers)
         classes = images.classes if isinstance(images, DataSet) and images.classes else net.labels
@@ -482,11 +533,14 @@ class Exemplars(Look):
         apart = (
             {a: _overlaps(fields.get(a), rows.size) for a, rows in state.layers.items()} if self.per_image > 1 else {}
         )
-        given = len(state)
-        for number, part in enumerate(parts(net, images, first, state)):
-            self._step(net, part, state, apart)
-            if path is not None and number % EVERY == EVERY - 1:
-                state.save(path)
+        given, saved = len(state), time.monotonic()
+        with watched(net, images) as tell:
+            for part in parts(net, images, first, state):
+                self._step(net, part, state, apart)
+                tell(len(state))
+                if path is not None and time.monotonic() - saved > EVERY:
+                    state.save(path)
+                    saved = time.monotonic()
         if not state.images:
             because = f": {state.failed[0][1]}" if state.failed else ""
             raise InputError(f"expected at least one image that can be read, got none{because}")
@@ -581,7 +635,7 @@ class Exemplars(Look):
             for address, rows in held.items()
         }
         purity = {address: _purity(rows.labels, len(state.classes)) for address, rows in held.items()}
-        drawn = {a: self._chosen(rows, mean[a], deviation[a]) for a, rows in held.items()}
+        drawn = {a: self._chosen(rows) for a, rows in held.items()}
         rereadable = isinstance(images, Tensor | Images | DataSet)
         crops = None
         if isinstance(images, Tensor | Images | DataSet):
@@ -611,12 +665,20 @@ class Exemplars(Look):
             notes=(*notes, *self._said(state, rereadable)),
         )
 
-    def _chosen(self, rows: Rows, mean: Tensor, deviation: Tensor) -> Tensor:
+    def _chosen(self, rows: Rows) -> Tensor:
+        """The units to draw: as asked for, or those that stand out most, no two with much the same images."""
         if self.units:
             return torch.tensor(self.units)
-        top = rows.values.masked_fill(rows.images < 0, 0).double().sum(1) / (rows.images >= 0).sum(1).clamp_min(1)
-        apart = ((top - mean) / deviation).nan_to_num(-1, posinf=-1)
-        return apart.argsort(descending=True, stable=True)[: self.limit].sort().values
+        order = _beyond(rows).argsort(descending=True, stable=True).tolist()
+        images = [{index for index in line if index >= 0} for line in rows.images.tolist()]
+        chosen: list[int] = []
+        for unit in order:
+            if len(chosen) == self.limit:
+                break
+            if all(len(images[unit] & images[other]) <= _SHARED * len(images[unit]) for other in chosen):
+                chosen.append(unit)
+        left = (unit for unit in order if unit not in set(chosen))
+        return torch.tensor(sorted([*chosen, *left][: self.limit] if len(chosen) < self.limit else chosen))
 
     def _said(self, state: Tally, rereadable: bool) -> Iterator[str]:
         """What a reader should know."""
@@ -635,6 +697,12 @@ class Exemplars(Look):
             dead = int((rows.values[:, 0] <= 0).sum())
             if dead:
                 yield f"{dead} of {len(rows.values)} units of {address} answer above zero to no image"
+            tied = int(((rows.values[:, :1] == rows.values[:, 1:2]) & (rows.values[:, :1] > 0)).any(1).sum())
+            if self.per_image == 1 and 20 * tied > len(rows.values):
+                yield (
+                    f"{tied} of {len(rows.values)} units of {address} answer their largest value to several images, which "
+                    "come in the order of the data: something cuts them off; choose what goes into it"
+                )
         if not rereadable:
             yield "the images came as a stream, so no crops are drawn; cut() takes them out of the data set"
 
@@ -665,6 +733,20 @@ def parts(net: Classifier, images: Pictures, first: int, state: Tally) -> Iterat
             waiting = []
     if waiting:
         yield _part(net, waiting, size, classes)
+
+
+@contextmanager
+def watched(net: Classifier, images: Pictures) -> Iterator[Callable[[int], None]]:
+    """Inside, the engine's listener hears how many of all images are done, and not of each part's."""
+    listener = net.engine.progress
+    total = len(images) if isinstance(images, Tensor | Images | DataSet) else 0
+
+    def tell(done: int) -> None:
+        if listener is not None and total:
+            listener(min(done, total), total)
+
+    with net.engine.telling(None):
+        yield tell
 
 
 def _stream(net: Classifier, images: Pictures, first: int, state: Tally) -> Iterator[tuple[int, Images | DataError]]:
@@ -746,6 +828,30 @@ def chosen_layers(net: Classifier, asked: Sequence[str]) -> list[str]:
                 "choose another"
             )
     return layers
+
+
+def _uncut(net: Classifier) -> str:
+    """The last spatial map, or what goes into it where a ceiling (ReLU6, a sigmoid) would make many peaks the same."""
+    layer = last_map(net)
+    seen = trace(net)
+    place = next(i for i, each in enumerate(seen) if each.address == layer)
+    maker = seen[place].made_by or layer
+    place = next(i for i, each in enumerate(seen) if each.address == maker)
+    before = next((each for each in reversed(seen[:place]) if each.op), None)
+    if before is None or seen[place].op not in _CEILINGS or before.shape != seen[place].shape:
+        return layer
+    return next((each.address for each in seen if not each.op and each.made_by == before.address), before.address)
+
+
+def _beyond(rows: Rows) -> Tensor:
+    """How far each unit's exemplars lie, on average, beyond what nine of ten images reach, in the spread of the other peaks."""
+    count = (rows.images >= 0).sum(1).clamp_min(1)
+    top = rows.values.masked_fill(rows.images < 0, 0).double().sum(1) / count
+    borders = edges().double()
+    share = rows.counts.cumsum(1) / rows.counts.sum(1, keepdim=True).clamp_min(1)
+    low, high = ((borders[1:] + borders[:-1])[(share >= q).int().argmax(1)] / 2 for q in (0.1, 0.9))
+    spread = (high - low).clamp_min(1e-9)
+    return ((top - high) / spread).masked_fill(high - low <= 0, 0)
 
 
 def _fields(net: Classifier) -> tuple[Mapping[str, Field], tuple[str, ...]]:

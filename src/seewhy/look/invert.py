@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -46,6 +46,15 @@ class Inverted:
     kept: Tensor
     cost: Cost
     notes: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """How far off each inversion is, as plain values."""
+        rows = zip(self.images.names, self.start.tolist(), self.errors.tolist(), self.kept.tolist(), strict=True)
+        return {
+            "images": [
+                {"image": name, "start": start, "error": error, "same class": kept} for name, start, error, kept in rows
+            ]
+        }
 
     def plot(self) -> Figure:
         """Each image beside its inversion."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -55,6 +56,8 @@ class Maximized:
     `scores` (N,) is the objective of each final image, without moves, and `start` (N,) of the first; `history` (steps, N)
     that of each step, moved. `snapshots` (K, N, 3, H, W) are images on the way, after `steps` (K,). `wanted` (N,) is the
     class that each is an image of (−1: none), `probabilities` (N, C) what the model says of them, `labels` its classes.
+    `others` are the names of other models that were asked, `others_probability` and `others_recognise` (M, N) their
+    probability of each image's class (NaN for images of no class) and whether it is their first.
     """
 
     method: str
@@ -69,8 +72,30 @@ class Maximized:
     wanted: Tensor
     probabilities: Tensor
     labels: tuple[str, ...]
+    others: tuple[str, ...]
+    others_probability: Tensor
+    others_recognise: Tensor
     cost: Cost
     notes: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """What each image reached and what is said of it, as plain values."""
+        rows: list[dict[str, Any]] = []
+        for row, name in enumerate(self.images.names):
+            rows.append({"for": name, "start": float(self.start[row]), "score": float(self.scores[row])})
+            if self.wanted[row] >= 0:
+                rows[-1] |= {
+                    "probability": float(self.probabilities[row, self.wanted[row]]),
+                    "recognised": bool(self.recognised[row]),
+                    "others": {
+                        other: {
+                            "probability": float(self.others_probability[at, row]),
+                            "recognised": bool(self.others_recognise[at, row]),
+                        }
+                        for at, other in enumerate(self.others)
+                    },
+                }
+        return {"objective": self.objective, "images": rows}
 
     @property
     def recognised(self) -> Tensor:
@@ -83,19 +108,40 @@ class Maximized:
         Classes are found by their names, or by their indices where neither model has names and both have as many; images
         are resized to the other's input. One of its forward passes an image. Raises `InputError` for a class that it lacks.
         """
-        said, at = self._asked(other)
-        found = torch.full((len(self.wanted),), math.nan)
-        of = (self.wanted >= 0).nonzero()[:, 0]
-        found[of] = said.softmax(1)[of, at[of]]
-        return found
+        return self._asked(other)[0]
 
     def recognised_by(self, other: Classifier) -> Tensor:
         """Whether another model says the class that each image is of (N,), as in `by`."""
-        said, at = self._asked(other)
-        return (said.argmax(1) == at) & (self.wanted >= 0)
+        return self._asked(other)[1]
+
+    def asked(self, others: Sequence[Classifier]) -> Maximized:
+        """The same with what other models say of the images, one of their forward passes an image; see `by`."""
+        said = [self._asked(other) for other in others]
+        if not said:
+            return self
+        right = [int(recognised.sum()) for _, recognised in said]
+        of = int((self.wanted >= 0).sum())
+        told = [
+            f"{other.name} recognises {count} of {of} images as their class"
+            for other, count in zip(others, right, strict=True)
+        ]
+        return replace(
+            self,
+            others=tuple(other.name for other in others),
+            others_probability=torch.stack([probability for probability, _ in said]),
+            others_recognise=torch.stack([recognised for _, recognised in said]),
+            notes=(
+                *self.notes,
+                *(told if of else ["images of no class cannot be recognised, so no other model was asked"]),
+            ),
+        )
 
     def _asked(self, other: Classifier) -> tuple[Tensor, Tensor]:
-        """Another model's logits (N, C) and the indices (N,) of the classes there."""
+        """Another model's probability of each image's class and whether it is its first, (N,)."""
+        probability = torch.full((len(self.wanted),), math.nan)
+        of = (self.wanted >= 0).nonzero()[:, 0]
+        if not len(of):
+            return probability, torch.zeros(len(self.wanted), dtype=torch.bool)
         at = torch.full_like(self.wanted, -1)
         for row, index in enumerate(self.wanted.tolist()):
             if index < 0:
@@ -113,7 +159,9 @@ class Maximized:
             pixels = torch.nn.functional.interpolate(
                 pixels, other.size, mode="bilinear", antialias=True, align_corners=False
             ).clamp(0, 1)
-        return other.predict(pixels), at
+        said = other.predict(pixels).cpu()
+        probability[of] = said.softmax(1)[of, at[of]]
+        return probability, (said.argmax(1) == at) & (self.wanted >= 0)
 
     def plot(self) -> Figure:
         """The images, those on the way before them, with what the model says of them."""
@@ -142,6 +190,9 @@ class Maximize(Look):
     ImageNet's correlation of colours (`seewhy.look.parametrize.colours`). `jitter` (a share of the shorter side), `scale` ± and
     `rotate` degrees move the picture at random before each pass; `rate` is Adam's, `snapshots` how many images of the way
     are kept.
+
+    `also` are other models of the same classes that are shown the images of classes: an image that others recognise, too, has
+    more of the class in it than of the model.
 
     Answers `Maximized`: images (N, 3, H, W), objectives in the network's units, probabilities. Images that do not depend on
     `diversity` do not depend on each other. Raises `SpecError` for an objective that cannot be read, `LayerError` for a layer or
@@ -208,7 +259,9 @@ class Maximize(Look):
         made = self.number * (objective(self.objective).units if self.objective else FIRST)
         return made * (self.steps + 3), made * self.steps
 
-    def __call__(self, net: Classifier, images: Tensor | Images | None = None) -> Maximized:
+    def __call__(
+        self, net: Classifier, images: Tensor | Images | None = None, *, also: Sequence[Classifier] = ()
+    ) -> Maximized:
         wanted = objective(self.objective) if self.objective else 1.0 * Logit(tuple(range(min(FIRST, net.classes))))
         with Meter() as meter:
             names = [name for name in wanted.check(net) for _ in range(self.number)]
@@ -236,7 +289,7 @@ class Maximize(Look):
             logits = net.predict(climbed.pixels).cpu()
         of = _classes(net, wanted, unit)
         probabilities = logits.softmax(1)
-        return Maximized(
+        found = Maximized(
             method=self.spec,
             layer=", ".join((*wanted.layers, *["logits"] * wanted.logits)),
             objective=str(wanted),
@@ -249,6 +302,9 @@ class Maximize(Look):
             wanted=of,
             probabilities=probabilities,
             labels=net.labels,
+            others=(),
+            others_probability=torch.zeros(0, len(unit)),
+            others_recognise=torch.zeros(0, len(unit), dtype=torch.bool),
             cost=meter.cost,
             notes=(
                 *self._notes(wanted, images),
@@ -257,6 +313,7 @@ class Maximize(Look):
                 *_recognised(probabilities, of),
             ),
         )
+        return found.asked(also)
 
     def _parametrization(self, net: Classifier, images: Tensor | Images | None) -> Parametrization:
         mix = colours() if self.decorrelate else None
@@ -320,16 +377,17 @@ def climb(
     pass a step and image, and two forward passes more: for the values of the first and the last image, unmoved.
     """
     parts: dict[int, Climbed] = {}
-
-    def run(of: Tensor, _: slice) -> Tensor:
-        parts[int(of[0])] = found = _ascend(net, score, made, first[of], of, rate, moves, move, kept)
-        return found.pixels
-
     rows = torch.arange(len(first))
-    if together:
-        run(rows, slice(0, len(rows)))
-    else:
-        in_batches(net, run, rows, "maximize")
+    with steps_told(net, len(rows) * len(move)) as tell:
+
+        def run(of: Tensor, _: slice) -> Tensor:
+            parts[int(of[0])] = found = _ascend(net, score, made, first[of], of, rate, moves, move, kept, tell)
+            return found.pixels
+
+        if together:
+            run(rows, slice(0, len(rows)))
+        else:
+            in_batches(net, run, rows, "maximize")
     done = [parts[row] for row in sorted(parts)]
     return Climbed(
         torch.cat([each.pixels for each in done]),
@@ -339,6 +397,21 @@ def climb(
         torch.cat([each.snapshots for each in done], 1),
         torch.cat([each.stuck for each in done]),
     )
+
+
+@contextmanager
+def steps_told(net: Classifier, total: int) -> Iterator[Callable[[int], None]]:
+    """Inside, the engine's listener hears how many of all images' steps are done, and not of each batch."""
+    listener, done = net.engine.progress, 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done = min(done + more, total)  # a batch that ran out of memory begins again
+        if listener is not None:
+            listener(done, total)
+
+    with net.engine.telling(None):
+        yield tell
 
 
 def in_batches(net: Classifier, run: Callable[[Tensor, slice], Tensor], images: Tensor, kind: str) -> Tensor:
@@ -362,6 +435,7 @@ def _ascend(
     moves: Moves,
     move: Tensor,
     kept: Sequence[int],
+    tell: Callable[[int], None],
 ) -> Climbed:
     leaf = first.to(net.engine.device).clone().requires_grad_()
     mean, square = torch.zeros_like(leaf), torch.zeros_like(leaf)
@@ -389,6 +463,7 @@ def _ascend(
             square.mul_(DECAY[1]).addcmul_(gradient, gradient, value=1 - DECAY[1])
             root = (square / (1 - DECAY[1] ** (step + 1))).sqrt_().add_(EPSILON)
             leaf.addcdiv_(mean, root, value=rate / (1 - DECAY[0] ** (step + 1)))
+        tell(len(of))
     with torch.no_grad():
         for parameters in (first.to(leaf.device), leaf):
             pixels = made.image(parameters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from seewhy.errors import InputError, SpecError, UnknownOperation
 from seewhy.lens.capture import capture, trace
 from seewhy.lens.receptive import receptive_fields
 from seewhy.look.base import Look
-from seewhy.look.exemplars import Tally, chosen_layers, parts
+from seewhy.look.exemplars import Tally, chosen_layers, parts, watched
 from seewhy.result import save, shown
 from seewhy.rng import generator
 
@@ -63,6 +63,24 @@ class NamedUnits:
         if self.iou is not None and float(self.iou[unit].max()) > self.least:
             return self.concepts[int(self.iou[unit].argmax())]
         return self.classes[int(self.best[unit])] if self.selectivity[unit] > self.floor[unit] else ""
+
+    def facts(self) -> dict[str, Any]:
+        """Every unit that has a name, as plain values, the most selective first."""
+        rows = []
+        for unit in self.selectivity.argsort(descending=True, stable=True).tolist():
+            row: dict[str, Any] = {
+                "unit": unit,
+                "name": self.name(unit),
+                "class": self.classes[int(self.best[unit])],
+                "selectivity": float(self.selectivity[unit]),
+                "floor": float(self.floor[unit]),
+            }
+            if self.iou is not None:
+                concept = int(self.iou[unit].argmax())
+                row |= {"concept": self.concepts[concept], "iou": float(self.iou[unit, concept])}
+            if row["name"]:
+                rows.append(row)
+        return {"images": self.count, "units": len(self.selectivity), "named": rows}
 
     def plot(self) -> Figure:
         """Every unit's selectivity over its floor; with masks, the best units of the concepts."""
@@ -195,17 +213,19 @@ class Units(Look):
             best = maps.topk(min(most, maps.shape[2]), dim=2).values if keep else maps[:, :, :0]
             return torch.cat([maps.relu().mean(2, keepdim=True), best], 2).cpu()
 
-        for part in parts(net, images, 0, Tally.empty(classes)):
-            failed += part.failed
-            if part.images is None:
-                continue
-            answer = net.engine.map(run, part.images.pixels, "forward")
-            responses.append(answer[:, :, 0])
-            labels.append(part.labels)
-            if top is not None:
-                came = answer[:, :, 1:].transpose(0, 1).flatten(1)
-                top = torch.cat([top, came], 1)
-                top = top.topk(min(most, top.shape[1]), dim=1).values
+        with watched(net, images) as tell:
+            for part in parts(net, images, 0, Tally.empty(classes)):
+                failed += part.failed
+                if part.images is None:
+                    continue
+                answer = net.engine.map(run, part.images.pixels, "forward")
+                responses.append(answer[:, :, 0])
+                labels.append(part.labels)
+                if top is not None:
+                    came = answer[:, :, 1:].transpose(0, 1).flatten(1)
+                    top = torch.cat([top, came], 1)
+                    top = top.topk(min(most, top.shape[1]), dim=1).values
+                tell(sum(map(len, labels)) + len(failed))
         if failed:
             notes.append(f"{len(failed)} of {len(images):,} images could not be read: {failed[0][1]}")
         if not responses:

@@ -6,6 +6,7 @@ as they are, never read as formulas.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -438,21 +439,38 @@ def _legend(axes: Axes) -> None:
 
 
 def filters(grid: FilterGrid) -> Figure:
-    """The filters side by side on one scale, which is said: grey is zero, white and black are ±scale."""
+    """The filters side by side on one scale, which its bar says, with their numbers where there is room; dead ones marked."""
     tiles = pictures.filter_tiles(grid.tiles.numpy(), grid.scale, 60)
     columns = min(16, len(tiles))
-    ends = words.figure(grid.scale)
-    title = f"{grid.layer}: {len(tiles)} filters; grey 0, white +{ends}, black −{ends}"
-    return _sheet(pictures.montage(tiles, columns, 6), columns, title)
+    numbers, dead = grid.numbers.tolist(), set(grid.dead.tolist())
+    noun = "slices of filters" if grid.view == "slices" and grid.weights.shape[1] > 1 else "filters"
+    shown = f"{len(tiles)} {noun}" if len(tiles) > 1 else "1 filter"
+    left = "" if len(set(numbers)) == len(grid.norms) else f", of {len(grid.norms)}"
+    figure = _sheet(pictures.montage(tiles, columns, 14), columns, f"{grid.layer}: {shown}{left}")
+    axes = figure.axes[0]
+    step = (tiles[0].width + 14, tiles[0].height + 14)
+    for place, number in enumerate(numbers):
+        x, y = place % columns * step[0] + tiles[0].width / 2, place // columns * step[1] + tiles[0].height + 2
+        colour = _ORANGE if number in dead else "#555555"
+        said = f"{number} dead" if number in dead else str(number)
+        axes.text(x, y, said, fontsize=5, ha="center", va="top", color=colour)
+    said = "colour" if grid.view == "colour" else "weight" if grid.view == "slices" else "norm over the inputs"
+    _bar(figure, axes, "ramp-grey" if grid.view == "norm" else "grey", grid.scale, said)
+    return figure
 
 
-def activations(maps: ActivationMaps, index: int) -> Figure:
-    """The image and the maps that respond most to it, all maps on one scale, which its colour bar says."""
+def activations(maps: ActivationMaps, index: int, over: bool = False) -> Figure:
+    """The image and the maps that respond most to it, or with `over` those laid over it, all on the colour bar's scale."""
     _inside([index], len(maps.maps))
     values = maps.maps[index].numpy()
     scale = pictures.robust_scale(values)
-    tiles = pictures.map_tiles(values, scale, 112)
-    columns = min(4, len(tiles))
+    below = float(values.min()) < 0
+    if over:
+        photo = pictures.fitted(_photo(maps.images, index), 160)
+        tiles = [pictures.overlay(photo, each, "signed" if below else "positive", scale).picture for each in values]
+    else:
+        tiles = pictures.map_tiles(values, scale, 112)
+    columns = 4 if len(tiles) <= 16 else math.ceil(math.sqrt(len(tiles)))
     figure = _figure(8.2, 4.4)
     left = _bare(figure.add_subplot(1, 2, 1))
     left.imshow(np.asarray(_photo(maps.images, index)))
@@ -461,8 +479,8 @@ def activations(maps: ActivationMaps, index: int) -> Figure:
     right.imshow(np.asarray(pictures.montage(tiles, columns, 5)))
     channels = words.some([str(channel) for channel in maps.channels[index].tolist()], 8)
     right.set_title(f"{maps.layer}: channels {channels}", fontsize=9, parse_math=False)
-    below = float(values.min()) < 0
-    _bar(figure, right, "layer" if below else "ramp", scale)
+    kind = ("signed" if below else "positive") if over else ("layer" if below else "ramp")
+    _bar(figure, right, kind, scale)
     right.set_xlabel(f"{words.percent(float(maps.zero[index]))} of all values at or below zero", fontsize=8)
     return figure
 
@@ -515,14 +533,18 @@ def _sheet(picture: Image.Image, columns: int, title: str) -> Figure:
     return figure
 
 
-def _bar(figure: Figure, axes: Axes, kind: str, scale: float) -> None:
+def _bar(figure: Figure, axes: Axes | list[Axes], kind: str, scale: float, label: str = "") -> None:
     """A colour bar whose colours are those of the picture beside it."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    low = -1.0 if kind in ("signed", "layer") else 0.0
+    low = -1.0 if kind in ("signed", "layer", "grey", "white") else 0.0
     strength = np.linspace(low, 1, 256)
-    if kind in ("ramp", "layer"):
+    if kind in ("grey", "ramp-grey"):
+        rgb = np.repeat((strength[:, None] * 0.5 + 0.5) * 255, 3, axis=1)
+    elif kind == "white":
+        rgb = pictures.white_to(strength, "signed")
+    elif kind in ("ramp", "layer"):
         rgb = pictures.map_colours(strength)
     else:
         mixed, opacity = pictures.colours(strength, "signed" if kind == "signed" else "positive")
@@ -530,6 +552,8 @@ def _bar(figure: Figure, axes: Axes, kind: str, scale: float) -> None:
     shades = ScalarMappable(Normalize(low * (scale or 1), scale or 1), ListedColormap(rgb / 255))
     bar = figure.colorbar(shades, ax=axes, shrink=0.8, pad=0.03)
     bar.ax.tick_params(labelsize=7)
+    if label:
+        bar.set_label(label, fontsize=7)
 
 
 def _photo(images: Images, index: int) -> Image.Image:
@@ -596,9 +620,22 @@ def _peaks(axes: Axes, found: ExemplarSet, layer: str, unit: int) -> None:
     axes.stairs(counts[first:last], np.arange(first, last + 1), fill=True, color=_BLUE)
     for place in np.interp(best, edges, np.arange(len(edges))):
         axes.axvline(place, 0, 0.18, color=_ORANGE, linewidth=1)
-    ticks = np.unique(np.linspace(first, last, 5).round().astype(int))
-    zero = len(counts) // 2
-    axes.set_xticks(ticks, ["0" if tick in (zero, zero + 1) else f"{edges[tick]:.3g}" for tick in ticks])
+    ticks = _round_values(float(edges[first]), float(edges[last]), (last - first) / 5, edges)
+    axes.set_xticks(np.interp(ticks, edges, np.arange(len(edges))), [f"{tick:.6g}".replace("-", "−") for tick in ticks])
+
+
+def _round_values(low: float, high: float, apart: float, edges: pictures.Array) -> list[float]:
+    """A few round values between two, at least so many bins apart, on an axis whose bins have these edges."""
+    places = np.arange(len(edges))
+    kept: list[float] = []
+    # the roundest are set first: zero, powers of ten, then fives and twos, the largest before the smaller
+    for digit in (0, 1, 5, 2):
+        sizes = [digit * 10.0**power for power in range(5, -5, -1)] if digit else [0.0]
+        for value in (sign * size for size in sizes for sign in ((1, -1) if size else (1,))):
+            near = np.abs(np.interp(kept, edges, places) - np.interp(value, edges, places)) if kept else np.array([])
+            if low <= value <= high and (not len(near) or near.min() >= apart):
+                kept.append(value)
+    return sorted(kept)
 
 
 def maximized(found: Maximized, limit: int = 36) -> Figure:
@@ -629,7 +666,12 @@ def _said(found: Maximized, row: int) -> str:
         return f"{words.figure(float(found.start[row]))} → {words.figure(float(found.scores[row]))}"
     said = found.probabilities[row]
     best = int(said.argmax())
-    return f"{words.percent(float(said[index]))}" + ("" if best == index else f"; rather {found.labels[best]}")
+    own = f"{words.percent(float(said[index]))}" + ("" if best == index else f"; rather {found.labels[best]}")
+    others = [
+        f"{name}: {words.percent(float(found.others_probability[place, row]))}"
+        for place, name in enumerate(found.others)
+    ]
+    return "\n".join([own, *others])
 
 
 def pairs(images: Images, others: torch.Tensor, title: str, said: Sequence[str], limit: int = 6) -> Figure:

@@ -13,7 +13,10 @@ from seewhy.report import words
 
 #: the parts that begin with a word of their own, in the order in which a page has them, and those that none may lack
 PARTS = ("Values", "Raises", "Cost", "Limits", "Deviation", "Source")
-NEEDED = {"explain": ("Values", "Cost", "Limits", "Source"), "attack": ("Cost", "Limits", "Source")}
+NEEDED = {
+    "explain": ("Values", "Cost", "Limits", "Source"),
+    **dict.fromkeys(("attack", "look"), ("Cost", "Limits", "Source")),
+}
 
 _BEGINS = re.compile(
     r"(?:^|(?<=[.;:)\]] ))"
@@ -26,6 +29,10 @@ _VIEWS = {
     "scores": "From outside: the probabilities of all classes",
     "labels": "From outside: the predicted class alone",
 }
+
+
+#: what the looks look at, from nothing but the model to many images
+_LOOKS = ("At the model alone", "At one image, or at two", "At many images together")
 
 
 @dataclass(frozen=True)
@@ -49,13 +56,23 @@ def family(cls: type[Method]) -> str:
     """What a method has in common with others, as a heading: what a map shows, or what an attack sees of the model."""
     if cls.room == "attack":
         return _VIEWS[cls.view.sees]  # type: ignore[attr-defined]
+    if cls.room == "look":
+        return _LOOKS[_seen(cls)]
     return words.family(cls.name) if cls.room == "explain" else ""
+
+
+def _seen(cls: type[Method]) -> int:
+    """What a look looks at, as a place in `_LOOKS`."""
+    of_sets = cls.of_sets and not cls.of_pairs  # type: ignore[attr-defined]
+    return 2 if of_sets else int(cls.needs_images)  # type: ignore[attr-defined]
 
 
 def rank(cls: type[Method]) -> tuple[int, int, str]:
     """The place of a method among the others of its room, family by family."""
     if cls.room == "attack":
         return (list(_VIEWS).index(cls.view.sees), *words.rank(cls.name))  # type: ignore[attr-defined]
+    if cls.room == "look":
+        return (_seen(cls), *words.rank(cls.name))
     return (0, *words.rank(cls.name))
 
 

@@ -16,7 +16,9 @@ _TITLES = {
     **{"lime": "LIME", "shap": "SHAP", "shap-partition": "Partition SHAP", "deep-shap": "Deep SHAP"},
     **{"deep-taylor": "Deep Taylor", "ifgsm": "I-FGSM", "mifgsm": "MI-FGSM", "pgd": "PGD", "apgd": "Auto-PGD"},
     **{"deepfool": "DeepFool", "lbfgs": "L-BFGS", "carlini-wagner": "Carlini–Wagner", "jsma": "JSMA", "zoo": "ZOO"},
-    **{"nes": "NES", "dbge": "DBGE", "map": "Map of codes"},
+    **{"nes": "NES", "dbge": "DBGE", "maximize": "Activation maximization", "invert": "Inversion of a code"},
+    **{"deepdream": "DeepDream", "units": "Units with names", "activations": "Activation maps"},
+    **{"statistics": "Statistics of activations", "before-after": "Before and after", "map": "Map of codes"},
 }
 
 #: what a class is to its photograph, in the order in which they are shown
@@ -48,6 +50,13 @@ _ATTACKS = (
 )
 
 
+#: the looks in the order in which they are shown
+_LOOKS = (
+    *("filters", "activations", "before-after", "statistics", "exemplars", "units", "map"),
+    *("maximize", "deepdream", "invert"),
+)
+
+
 def family(spec: str) -> str:
     """What a method has in common with others, as a heading.
 
@@ -60,7 +69,7 @@ def family(spec: str) -> str:
 
 def rank(spec: str) -> tuple[int, str]:
     """The place of a method among the others, family by family."""
-    known = [*(name for members in _FAMILIES.values() for name in members), *_ATTACKS]
+    known = [*(name for members in _FAMILIES.values() for name in members), *_ATTACKS, *_LOOKS]
     name = spec.partition(":")[0]
     return (known.index(name) if name in known else len(known), spec)
 

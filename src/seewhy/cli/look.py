@@ -1,0 +1,280 @@
+"""`seewhy look`: what a model learned; one look, or a few, at the model, at each image, or at a whole set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from seewhy.cli.options import (
+    Folder,
+    Machine,
+    open_images,
+    slug,
+    stems,
+    with_folder,
+    with_images,
+    with_machine,
+    with_model,
+)
+from seewhy.cli.shell import Command, Shell, shell
+from seewhy.cli.work import ITS_OWN, Work, about, cost_of, draw, methods_of, remark
+from seewhy.errors import LayerError, SpecError
+
+if TYPE_CHECKING:
+    from seewhy.classifier import Classifier
+    from seewhy.data.sets import DataSet
+    from seewhy.look import Exemplars, ExemplarSet, MappedCodes
+
+#: how many images the magnitudes of MACO's spectrum are taken from at most
+_SPECTRA = 256
+
+
+@click.command(
+    cls=Command,
+    short_help="What the model learned: filters, maps, exemplars, units, optimised images.",
+    examples=[
+        "seewhy look",
+        "seewhy look --method filters:layer=_conv_head,order=similarity --out filters",
+        "seewhy look cat.jpg --method activations:layer=_blocks.4,channels=32 --over",
+        "seewhy look photos/ --method exemplars:layers=_blocks.4+_blocks.10 --method statistics",
+        'seewhy look --method "maximize:objective=logit(tabby;goldfish)" --also torchvision:resnet50',
+        "seewhy look cat.jpg --method deepdream --method invert:layer=_blocks.4",
+        "seewhy look drawings/ --method units --masks silhouettes/ --json",
+        "seewhy look cat.png fooling.png --method before-after",
+        "seewhy look photos/ --method map --out map",
+    ],
+)
+@click.argument("images", nargs=-1)
+@with_model
+@click.option(
+    "--method", "specs", multiple=True, metavar="SPEC", help="Or `all` [default: filters; activations for images]."
+)
+@click.option("--also", multiple=True, metavar="MODEL", help="Show optimised images of classes to this model, too.")
+@click.option("--masks", metavar="DIR", help="Masks under the images' names, for `units`: concepts beside classes.")
+@click.option("--over", is_flag=True, help="Lay activation maps over the photograph.")
+@click.option("--arrays", is_flag=True, help="Keep the values too, as .npz beside each picture.")
+@with_folder("seewhy-look")
+@with_images
+@with_machine
+def look(
+    images: tuple[str, ...],
+    model: str,
+    specs: tuple[str, ...],
+    also: tuple[str, ...],
+    masks: str | None,
+    over: bool,
+    arrays: bool,
+    folder: Folder,
+    split: str | None,
+    limit: int | None,
+    machine: Machine,
+) -> None:
+    """Show what a model learned: its filters, what excites its units most, or how its layers answer IMAGES.
+
+    IMAGES are photographs, folders of them, or one data set. Some looks need none, some look at each image, and some
+    (exemplars, statistics, units, map) at all of them together. Layers are addresses as `seewhy model SPEC` lists them.
+    """
+    spoken = shell()
+    methods = methods_of(specs or (("activations",) if images else ("filters",)), "look")
+    if not images:
+        alone = {spec: method for spec, method in methods.items() if not method.needs_images}
+        if specs and "all" not in specs and len(alone) < len(methods):
+            spec = next(spec for spec in methods if spec not in alone)
+            raise SpecError(
+                f"{spec} looks at a model's answers to images; give at least one, as in seewhy look cat.jpg"
+            )
+        methods = alone
+    _check_given(methods, also, masks, over)
+    found = open_images(images, split, limit) if images else None
+    net = machine.load(model, spoken)
+    others = [machine.load(each, spoken) for each in also]
+    answering = {spec: method for spec, method in methods.items() if method.needs_images and not method.of_sets}
+    of_model = {spec: method for spec, method in methods.items() if spec not in answering}
+    names = stems(found.names) if found else {}
+    job = _Looking(spoken, net, found, folder, names, arrays, over)
+    job.prepare(of_model, answering)
+    more: dict[str, Any] = {}
+    if masks is not None and found is not None:
+        from seewhy.data.masks import masks as read
+
+        more["units"] = {"masks": read(masks, found, net.preprocess)}
+    if others:
+        more["maximize"] = {"also": others}
+    every = "all" in specs
+    for spec, method in of_model.items():
+        try:
+            job.whole(spec, method, more.get(method.name, {}))
+        except (*ITS_OWN, LayerError) as error:
+            if not every:
+                raise
+            job.failed.append({"method": spec, "error": str(error)})
+            spoken.failed(spec, str(error))
+    if found and answering:
+        work = Work(spoken, net, found, "looking", [(spec, "") for spec in answering], names, job.failed)
+        for image, spec, _ in work.each():
+            with _heard(net, work.within):
+                answer = work.run(partial(answering[spec], net, image), image.names[0])
+            if answer is not None:
+                job.keep(answer, image.names[0], spec)
+        work.finish(len(job.rows), folder)
+    else:
+        spoken.say(f"{len(job.rows)} {'picture' if len(job.rows) == 1 else 'pictures'} in {folder.path}")
+
+    def show() -> None:
+        spoken.table(
+            ("image", "method", "layer", "picture"),
+            [(row["image"] or "", row["method"], row["layer"], row["picture"]) for row in job.rows],
+        )
+        for row in job.rows:
+            if "words" in row:
+                click.echo("\n" + "\n".join([*row["words"], f"to look around in: {row['page']}"]))
+
+    spoken.answer({"model": about(net), "looks": job.rows, "failed": job.failed}, show)
+    remark(spoken, job.rows)
+
+
+def _check_given(methods: dict[str, Any], also: Sequence[str], masks: str | None, over: bool) -> None:
+    """Raise where an option is for a look that was not asked for."""
+    asked = {method.name for method in methods.values()}
+    for option, given, name in (
+        ("--also", also, "maximize"),
+        ("--masks", masks, "units"),
+        ("--over", over, "activations"),
+    ):
+        if given and name not in asked:
+            raise SpecError(f"{option} is for {name}, which was not asked for; add --method {name}")
+
+
+class _Looking:
+    """The looks of one command: what was made, and what could not be."""
+
+    def __init__(
+        self,
+        spoken: Shell,
+        net: Classifier,
+        images: DataSet | None,
+        folder: Folder,
+        stem: dict[str, str],
+        arrays: bool,
+        over: bool,
+    ) -> None:
+        self.spoken, self.net, self.images, self.folder, self.stem = spoken, net, images, folder, stem
+        self.arrays, self.over = arrays, over
+        self.rows: list[dict[str, Any]] = []
+        self.failed: list[dict[str, str]] = []
+
+    def file(self, image: str, spec: str, part: str = "") -> str:
+        return ".".join(filter(None, (image and self.stem[image], slug(spec), part, "png")))
+
+    def prepare(self, of_model: dict[str, Any], answering: dict[str, Any]) -> None:
+        """Raise before any work where a file is in the way."""
+        files = [self.file("", spec) for spec in of_model]
+        files += [self.file("", spec, "classes") for spec, method in of_model.items() if method.name == "exemplars"]
+        files += [self.file(image, spec) for image in self.stem for spec in answering]
+        maps = [self.file("", spec) for spec, method in of_model.items() if method.name == "map"]
+        files += [
+            str(Path(name).with_suffix(suffix))
+            for name in maps
+            for suffix in _BESIDE
+            if suffix != ".npz" or not self.arrays
+        ]
+        stopped = any(
+            self.state(spec, method).exists() for spec, method in of_model.items() if method.name == "exemplars"
+        )
+        there = Folder(
+            self.folder.path, overwrite=self.folder.overwrite or stopped
+        )  # what it made before, it makes again
+        there.prepare([*files, *(str(Path(file).with_suffix(".npz")) for file in files if self.arrays)])
+
+    def whole(self, spec: str, method: Any, more: dict[str, Any]) -> None:
+        """One look at the model, or at all images together, with the share that is done."""
+        with self.spoken.progress("looking") as tell, _heard(self.net, lambda share: tell(share, 1, spec)):
+            tell(0, 1, spec)
+            if method.name == "exemplars" and self.images is not None:
+                answer: Any = self._exemplars(spec, method, self.images)
+            elif method.of_sets:
+                answer = method(self.net, self.images, **more)
+            else:
+                answer = method(self.net, self._spectra(method), **more)
+        self.keep(answer, "", spec)
+        if method.name == "exemplars" and not bool(answer.class_means[answer.layers[-1]].isnan().all()):
+            path = self.folder.file(self.file("", spec, "classes"))
+            draw(answer.plot_classes(), path)
+            self.rows[-1]["classes"] = path
+
+    def state(self, spec: str, method: Exemplars) -> Path:
+        """Where the pass over these images keeps what it has found so far."""
+        images = self.images
+        known = None if images is None else (images.name, images.names, images.labels, images.classes)
+        which = hashlib.sha256(repr((known, method.layers, self.net.preprocess)).encode()).hexdigest()[:12]
+        return self.folder.file(f"{slug(spec)}.{which}.state")
+
+    def _exemplars(self, spec: str, method: Exemplars, images: DataSet) -> ExemplarSet:
+        """Exemplars by a pass that goes on where a stopped one was."""
+        state = self.state(spec, method)
+        self.spoken.stopped = "the same command goes on from here"
+        if state.exists():
+            self.spoken.say(f"going on with the pass that was stopped: {state}")
+        tally = method.tally(self.net, images, path=state)
+        self.spoken.stopped = ""
+        answer = method.result(self.net, tally, images)
+        state.unlink(missing_ok=True)
+        return answer
+
+    def _spectra(self, method: Any) -> Any:
+        """The images whose magnitudes an optimised image is to have, where it is to have some."""
+        if self.images is None or getattr(method, "parametrization", "") != "maco":
+            return None
+        few = self.images.subset(slice(0, _SPECTRA))
+        if len(few) < len(self.images):
+            self.spoken.say(f"note: the magnitudes are those of the first {len(few)} images")
+        return few.images(slice(None), self.net.preprocess)
+
+    def keep(self, answer: Any, image: str, spec: str) -> None:
+        """Write a picture, and the values if they are wanted, and note what was found."""
+        path = self.folder.file(self.file(image, spec))
+        drawn = (
+            answer.plot(over=True) if self.over and answer.method.partition(":")[0] == "activations" else answer.plot()
+        )
+        draw(drawn, path)
+        if self.arrays:
+            answer.save(path.with_suffix(".npz"))
+        self.rows.append(
+            {
+                "image": image or None,
+                "method": answer.method,
+                "layer": answer.layer,
+                "found": answer.facts(),
+                "notes": answer.notes,
+                "cost": cost_of(answer.cost),
+                "picture": path,
+            }
+        )
+        if answer.method.partition(":")[0] == "map":
+            self.rows[-1] |= _mapped(answer, path)
+
+
+#: what a map of codes is written as, beside its picture
+_BESIDE = (".grid.png", ".html", ".npz")
+
+
+def _mapped(answer: MappedCodes, path: Path) -> dict[str, Any]:
+    """A map of codes on a grid, as a page, and as a file that new images can be laid onto; with its numbers."""
+    grid, page, saved = (path.with_suffix(suffix) for suffix in _BESIDE)
+    draw(answer.plot_grid(), grid)
+    answer.write(page)
+    answer.save(saved)
+    return {"grid": grid, "page": page, "saved": saved, **answer.facts(), "words": answer.words()}
+
+
+@contextmanager
+def _heard(net: Classifier, tell: Any) -> Iterator[None]:
+    """Inside, what the engine says of its progress is told as a share."""
+    with net.engine.telling(lambda done, total: tell(min(done / max(total, 1), 0.99))):
+        yield
