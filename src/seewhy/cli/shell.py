@@ -35,7 +35,7 @@ class Shell:
     def answer(self, document: Mapping[str, Any], show: Callable[[], None]) -> None:
         """Give the command's result: one JSON document, or what `show` prints for people."""
         if self.json:
-            click.echo(json.dumps(_plain(document), ensure_ascii=False, indent=2, allow_nan=False))
+            click.echo(json.dumps(plain(document), ensure_ascii=False, indent=2, allow_nan=False))
         else:
             show()
 
@@ -219,12 +219,12 @@ def _complain(sentence: str) -> None:
     click.echo(click.style("error: ", fg="red", bold=True) + " ".join(sentence.split()), err=True)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as JSON has it; what is not finite becomes null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, os.PathLike):

@@ -52,6 +52,12 @@ def table(path: str | os.PathLike[str]) -> DataSet:
 
 def rows_of(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     """The header of a CSV or TSV, and its rows by column; raises `DataError` where it is not one."""
+    header, rows = grid_of(file)
+    return header, [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def grid_of(file: Path) -> tuple[list[str], list[list[str]]]:
+    """The header of a CSV or TSV, and its rows' cells; raises `DataError` where it is not one."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -70,7 +76,7 @@ def rows_of(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
             raise DataError(f"{file}: expected {len(header)} cells in row {number}, as in its header, got {len(row)}")
-    return header, [dict(zip(header, row, strict=True)) for row in rows[1:]]
+    return header, rows[1:]
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> str | None:

@@ -107,6 +107,8 @@ class Votes:
         if self.trials is not None:
             _within("image", self.trials.image, n)
             _within("answer", self.trials.answer, k, lowest=-1)
+            if (counted(self.trials, n, k) != self.counts).any():
+                raise InputError(f"{self.name}: the counts are not those of the single answers")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -159,15 +161,20 @@ class Votes:
         place = np.full(len(trials.annotators), -1)
         place[kept] = np.arange(len(kept))
         trials = trials.take(place[trials.annotator] >= 0)
-        trials = replace(trials, annotator=place[trials.annotator], annotators=tuple(names))
-        return replace(self, counts=counted(trials, len(self), len(self.classes)), trials=trials)
+        return self._with(replace(trials, annotator=place[trials.annotator], annotators=tuple(names)))
 
     def of_condition(self, name: str) -> Votes:
         """What was answered in one condition; images that were never shown in it stay, without votes."""
         trials = self._told("conditions")
         if trials.condition is None:
             raise InputError(f"{self.name} tells of no conditions")
-        trials = trials.take(trials.condition == _named("condition", name, trials.conditions))
+        return self.of_trials(trials.condition == _named("condition", name, trials.conditions))
+
+    def of_trials(self, chosen: np.ndarray[Any, Any]) -> Votes:
+        """Only the answers at these places, or where this mask (T,) is true; the counts are theirs."""
+        return self._with(self._told("answers").take(chosen))
+
+    def _with(self, trials: Trials) -> Votes:
         return replace(self, counts=counted(trials, len(self), len(self.classes)), trials=trials)
 
     def _told(self, what: str) -> Trials:
