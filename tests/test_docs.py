@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/run-format.md", "CHANGELOG.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/run-format.md", "docs/people.md", "CHANGELOG.md"]
 
 
 def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
-def run(code: str, folder: Path) -> None:
+def run(code: str, folder: Path) -> str:
     script = folder / "run_me.py"
     script.write_text(code)
     environment = {**os.environ, "MPLBACKEND": "agg"}
@@ -29,6 +29,7 @@ def run(code: str, folder: Path) -> None:
         [sys.executable, str(script)], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_the_readmes_code_runs(tmp_path: Path) -> None:
@@ -38,6 +39,12 @@ def test_the_readmes_code_runs(tmp_path: Path) -> None:
     Image.open(cat).save(tmp_path / "cat.jpg")
     for code in blocks("README.md", "python"):
         run(code, tmp_path)
+
+
+def test_the_code_about_people_runs_and_prints_what_it_says(tmp_path: Path) -> None:
+    code = "\n".join(blocks("docs/people.md", "python"))
+    printed = run(code, tmp_path)
+    assert printed == "".join(blocks("docs/people.md", "text"))
 
 
 def test_the_method_in_contributing_is_a_method(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from seewhy.errors import SpecError
 from seewhy.humans.baselines import baseline, baselines
+from seewhy.humans.estimate import Estimate
 from seewhy.intervals import wilson
 
 
@@ -49,7 +50,7 @@ def test_intervals_are_wilsons_where_each_image_was_answered_once() -> None:
     ],
 )
 def test_words_say_no_more_than_is_known(name: str, numbers: tuple[float, float, float], verdict: str) -> None:
-    said = baseline(name).compare(*numbers)
+    said = baseline(name).compare(Estimate(*numbers))
     assert verdict in said
     if name == "ham10000-77":
         assert "nothing follows" in said
@@ -57,7 +58,7 @@ def test_words_say_no_more_than_is_known(name: str, numbers: tuple[float, float,
 
 
 def test_an_error_is_better_when_it_is_lower() -> None:
-    said = baseline("imagenet-top5").compare(0.02, 0.015, 0.025, "top-5 error")
+    said = baseline("imagenet-top5").compare(Estimate(0.02, 0.015, 0.025), "top-5 error")
     assert "below it (better)" in said
 
 

@@ -95,7 +95,7 @@ def test_numbers_are_classes_by_the_data_sets_names(tmp_path: Path) -> None:
 
 def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
+    from pyarrow import parquet  # type: ignore[import-untyped]
 
     held = pyarrow.table(
         {
@@ -113,7 +113,7 @@ def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
     assert mine.counts.tolist() == theirs.counts.tolist()
     assert mine.trials is not None
     assert theirs.trials is not None
-    np.testing.assert_array_equal(mine.trials.seconds, theirs.trials.seconds)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(mine.trials.seconds, theirs.trials.seconds)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         load(tmp_path / "broken.parquet")
@@ -349,7 +349,7 @@ def test_cifar10hs_raw_table_tells_people_apart(tmp_path: Path) -> None:
     assert votes.labels is not None
     assert votes.labels[17] == 3
     assert votes.trials is not None
-    np.testing.assert_array_equal(votes.trials.seconds, [1.2, np.nan])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(votes.trials.seconds, [1.2, np.nan])
     assert any("trials that checked attention, dropped: 1" in note for note in votes.notes)
     assert load(path).notes == votes.notes
     written(path, "annotator_id,cifar10_test_test_idx\n1,2\n")

@@ -14,7 +14,9 @@ from torch import nn
 from seewhy.classifier import Classifier
 from seewhy.data.sets import Arrays, DataSet
 from seewhy.errors import DataError, InputError, SpecError
+from seewhy.humans.estimate import share
 from seewhy.humans.match import LabelMap
+from seewhy.humans.say import NBSP
 from seewhy.humans.worse import KINDS, Point, blurred, coarsened, compressed, faded, noisy, worse
 
 
@@ -103,14 +105,17 @@ def test_the_accuracy_falls_where_it_must() -> None:
     data, net = edges(), brightness()
     found = worse(net, data, data.labels or (), kinds=("contrast", "resolution"))
     # an edge of 40/255 is seen from 0.05 on: contrast of 30 % leaves 0.047
-    assert [point.value for point in found.curves["contrast"]] == [1.0, 1.0, 0.5, 0.5, 0.5, 0.5]
-    assert [point.value for point in found.curves["resolution"]] == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+    assert [point.right.value for point in found.curves["contrast"]] == [1.0, 1.0, 0.5, 0.5, 0.5, 0.5]
+    assert [point.right.value for point in found.curves["resolution"]] == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
     assert found.curves["contrast"][0].count == 40
     assert found.right.shape == (2, 6, 40)
-    said = found.words()
-    assert "is right on 100.0% (91.2% to 100.0%) of 40 images as they are" in said
-    assert "With contrast 5 % 50.0% are left" in said
-    assert "the loss is clear from contrast 30 % on" in said
+    said = " ".join(found.words()).replace(NBSP, " ")
+    assert "is right on 100 % (95 %: 91.2 to 100) of 40 images as they are" in said
+    assert "With contrast 5 % it is right on 50.0 % (95 %: 35.2 to 64.8)" in said
+    assert (
+        "the loss is clear from contrast 30 % on (exact McNemar test), and half of what it has above chance is gone"
+        in said
+    )
     assert found.cost.forward == 40 * (1 + 10)
     assert len(found.table()) == 12
     assert len(found.plot().axes) >= 2
@@ -119,7 +124,7 @@ def test_the_accuracy_falls_where_it_must() -> None:
 def test_levels_that_cost_nothing_are_said_to() -> None:
     data, net = edges(), brightness()
     found = worse(net, data, data.labels or (), kinds=("jpeg",))
-    assert "no level tried costs more than these images can show" in found.words()
+    assert "no level tried costs more than these images can show" in " ".join(found.words())
 
 
 def test_a_draw_depends_on_the_seed_alone_and_not_on_the_batch() -> None:
@@ -136,12 +141,14 @@ def test_a_draw_depends_on_the_seed_alone_and_not_on_the_batch() -> None:
 
 def test_people_stand_beside_it() -> None:
     data, net = edges(), brightness()
-    people = [Point("clear", None, 0.9, 0.85, 0.95, 100), Point("c30", None, 0.8, 0.7, 0.9, 100)]
-    mine = [Point("clear", None, 0.99, 0.97, 1.0, 100), Point("c30", None, 0.5, 0.4, 0.6, 100)]
+    people = [Point("clear", None, share(0.9, 100), 100), Point("c30", None, share(0.8, 100), 100)]
+    mine = [Point("clear", None, share(0.99, 100), 100), Point("c30", None, share(0.5, 100), 100)]
     found = worse(net, data, data.labels or (), kinds=("contrast",), people=people, beside=mine)
-    said = found.words()
-    assert "In the condition clear people have 90.0%, it has 99.0%: better." in said
-    assert "In the condition c30 people have 80.0%, it has 50.0%: worse." in said
+    said = " ".join(found.words()).replace(NBSP, " ")
+    assert (
+        "In the condition c30 people are right on 80.0 % (95 %: 71.1 to 86.7), it on 50.0 % (95 %: 40.4 to 59.6)."
+        in said
+    )
     assert {(row["who"], row["kind"]) for row in found.table()} == {
         ("model", "contrast"), ("people", "condition"), ("model", "condition")}  # fmt: skip
     assert [axis.get_title() for axis in found.plot().axes if axis.get_visible()][-1] == "as people saw them"
@@ -151,7 +158,7 @@ def test_it_answers_in_peoples_categories() -> None:
     data, net = edges(), brightness()
     upside_down = LabelMap(net.labels, ("line", "nothing"), np.array([1, 0]))
     found = worse(net, data, [1 - (label or 0) for label in data.labels or ()], upside_down, kinds=("contrast",))
-    assert found.curves["contrast"][0].value == 1.0
+    assert found.curves["contrast"][0].right.value == 1.0
 
 
 def test_bad_input() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,13 @@ from seewhy.errors import DataError
 if TYPE_CHECKING:
     from seewhy.classifier import Classifier
     from seewhy.data.sets import DataSet
+    from seewhy.humans.agreement import Agreement
     from seewhy.humans.baselines import Baseline
+    from seewhy.humans.estimate import Estimate
     from seewhy.humans.match import LabelMap, Matched
     from seewhy.humans.predict import Predictions
     from seewhy.humans.votes import Floats, Votes
+    from seewhy.humans.worse import Point, Worse
 
 
 @click.command(
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
 @click.option("--condition", metavar="NAME", help="Only what was answered in this condition.")
 @click.option("--baseline", "names", multiple=True, metavar="NAME", help="Beside a published result, indirectly.")
 @click.option("--baselines", "listing", is_flag=True, help="List the published results, and do nothing else.")
+@click.option("--people", default="", metavar="WORDS", help="Who voted; it stands among the limits.")
+@click.option("--truth", default="", metavar="WORDS", help="Where the true classes come from; so does this.")
 @click.option(
     "--worse", "worsening", is_flag=True, help="Accuracy over blur, noise, contrast, JPEG and resolution, too."
 )
@@ -70,6 +76,8 @@ def versus(
     condition: str | None,
     names: tuple[str, ...],
     listing: bool,
+    people: str,
+    truth: str,
     worsening: bool,
     drop_flagged: bool,
     rounds: int,
@@ -99,7 +107,7 @@ def versus(
     folder.prepare(_FILES)
     for note in found.notes:
         spoken.say(f"note: {found.name}: {note}")
-    wanted = _Wanted(label_map, combine, condition, drop_flagged, limit, rounds, seed)
+    wanted = _Wanted(label_map, combine, condition, drop_flagged, limit, rounds, seed, people, truth)
     if votes is None:
         work = _alone(spoken, machine.load(model, spoken), found, wanted, folder)
     else:
@@ -115,7 +123,7 @@ def versus(
 
 
 #: what the command may write besides predictions, which it may always write anew
-_FILES = ("versus.json", "images.csv", "versus.png", "worse.png", "worse.csv")
+_FILES = ("versus.json", "images.csv", "accuracy.csv", "versus.png", "worse.png", "worse.csv")
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,8 @@ class _Wanted:
     limit: int | None
     rounds: int
     seed: int
+    people: str
+    truth: str
 
 
 @dataclass
@@ -139,11 +149,11 @@ class _Work:
     data: DataSet
     labels: Sequence[int | None]
     map: LabelMap
-    accuracy: tuple[float, float, float]
+    accuracy: Estimate
     document: dict[str, Any]
     files: dict[str, Path]
-    agreement: Any = None
-    worse: Any = None
+    agreement: Agreement | None = None
+    worse: Worse | None = None
 
 
 def _together(
@@ -154,6 +164,7 @@ def _together(
     from seewhy.humans.flags import flagged, without
     from seewhy.humans.load import load
     from seewhy.humans.match import matched, truth
+    from seewhy.humans.tables import TABLES
 
     votes = load(spec, data.names, data.classes)
     notes = list(votes.notes)
@@ -180,9 +191,17 @@ def _together(
     seen = [place for place, name in enumerate(data.names) if name not in predictions.failed]
     kept, labels, data = kept.subset(seen), [known[place] for place in seen], data.subset(seen)
     probabilities = map(predictions.probabilities[seen])
-    compared = agreement(kept, probabilities, labels, rounds=wanted.rounds, seed=wanted.seed)
-    for note in notes:
-        spoken.say(f"note: {note}")
+    told = data.name if data.labels is not None and any(label is not None for label in data.labels) else votes.name
+    compared = agreement(
+        replace(kept, notes=tuple(dict.fromkeys(notes))),
+        probabilities,
+        labels,
+        rounds=wanted.rounds,
+        seed=wanted.seed,
+        model=net.name,
+        people=wanted.people or _KNOWN.get(votes.name, ""),
+        truth=wanted.truth or f"the labels of {told}; who made them, and from what, is not known here",
+    )
     for flag in flags:
         spoken.warn(flag.sentence)
     document = {
@@ -190,18 +209,40 @@ def _together(
         "data": {"name": data.name, "images": len(data)},
         "votes": _about_votes(spec, votes, fitting, kept),
         "label_map": {"source": map.source, "combine": map.combine, "categories": map.categories},
-        "notes": notes,
         "flags": [asdict(flag) for flag in flags],
         "agreement": compared.to_json(),
         "words": compared.words(),
     }
-    work = _Work(net, data, labels, map, _accuracy(probabilities, labels), document, {}, compared)
+    work = _Work(net, data, labels, map, compared.rates.main.network, document, {}, compared)
     work.files["predictions"] = folder.file("predictions.npz")
     _rows(folder.file("images.csv"), kept, probabilities, labels)
     work.files["images"] = folder.file("images.csv")
-    _draw(compared.plot(), folder.file("versus.png"))
-    work.files["figure"] = folder.file("versus.png")
+    for name in TABLES:
+        rows = compared.rows(name)
+        if rows:
+            _write(folder.file(f"{name}.csv"), rows)
+            work.files[name] = folder.file(f"{name}.csv")
+    for name, figure in _figures(compared):
+        _draw(figure, folder.file(f"{name}.png"))
+        work.files[f"figure: {name}"] = folder.file(f"{name}.png")
     return work
+
+
+#: who voted in the sets that are known
+_KNOWN = {
+    "CIFAR-10H": "2,571 workers of Amazon Mechanical Turk, 200 images each, with checks of attention",
+    "CIFAR-10N": "747 workers of Amazon Mechanical Turk, ten images a task",
+}
+
+
+def _figures(compared: Agreement) -> Iterator[tuple[str, Any]]:
+    """What is drawn of a comparison, one at a time; `seewhy.report.people` has more."""
+    from seewhy.report import people
+
+    yield "versus", compared.plot()
+    yield "confusions", people.confusions(compared)
+    if compared.rates.conditions:
+        yield "conditions", people.conditions(compared)
 
 
 def _alone(spoken: Shell, net: Classifier, data: DataSet, wanted: _Wanted, folder: Folder) -> _Work:
@@ -217,8 +258,6 @@ def _alone(spoken: Shell, net: Classifier, data: DataSet, wanted: _Wanted, folde
     seen = [place for place, name in enumerate(data.names) if name not in predictions.failed]
     data = data.subset(seen)
     labels = list(data.labels or ())
-    for note in notes:
-        spoken.say(f"note: {note}")
     document = {
         "model": {"name": net.name, "fingerprint": net.fingerprint},
         "data": {"name": data.name, "images": len(data)},
@@ -226,7 +265,7 @@ def _alone(spoken: Shell, net: Classifier, data: DataSet, wanted: _Wanted, folde
     }
     accuracy = _accuracy(predictions.probabilities[seen], labels)
     work = _Work(net, data, labels, map, accuracy, document, {"predictions": folder.file("predictions.npz")})
-    document["accuracy"] = dict(zip(("value", "low", "high"), accuracy, strict=True))
+    document["accuracy"] = asdict(accuracy)
     return work
 
 
@@ -264,7 +303,7 @@ def _predict(spoken: Shell, net: Classifier, data: DataSet, folder: Folder, note
     if found.kept:
         notes.append(f"the predictions of {net.name} were taken from {folder.path}: model and images are the same")
     if found.failed:
-        notes.append(f"{len(found.failed):,} images cannot be read and are left out")
+        notes.append(f"images that cannot be read, left out: {len(found.failed):,}")
         for name, sentence in list(found.failed.items())[:5]:
             spoken.failed(name, sentence)
     return found
@@ -280,17 +319,19 @@ def _worse(spoken: Shell, work: _Work, seed: int, folder: Folder) -> None:
             work.net, work.data, work.labels, work.map, seed=seed, people=people, beside=beside, progress=tell
         )
     rows = work.worse.table()
-    work.document["worse"] = {"rows": rows, "words": work.worse.words(), "notes": work.worse.notes}
+    work.document["worse"] = {"rows": rows, "words": work.worse.words()}
     _draw(work.worse.plot(), folder.file("worse.png"))
     _write(folder.file("worse.csv"), rows)
     work.files |= {"worse": folder.file("worse.png"), "worse_table": folder.file("worse.csv")}
-    for note in work.worse.notes:
-        spoken.say(f"note: worse images: {note}")
 
 
-def _conditions(work: _Work) -> tuple[list[Any], list[Any]]:
+def _conditions(work: _Work) -> tuple[list[Point], list[Point]]:
     """People's points and the model's, condition by condition, as the comparison measured them."""
-    return [], []
+    from seewhy.humans.worse import Point
+
+    parts = work.agreement.rates.conditions if work.agreement else ()
+    people = [Point(part.name, None, part.people, part.images) for part in parts]
+    return people, [Point(part.name, None, part.network, part.images) for part in parts]
 
 
 def _beside(work: _Work, each: Baseline) -> dict[str, Any]:
@@ -305,7 +346,7 @@ def _beside(work: _Work, each: Baseline) -> dict[str, Any]:
         "source": each.source,
         "links": each.links,
         "caveats": each.caveats,
-        "words": each.compare(*work.accuracy),
+        "words": each.compare(work.accuracy),
     }
 
 
@@ -323,13 +364,14 @@ def _about_votes(spec: str, votes: Votes, fitting: Matched, kept: Votes) -> dict
     }
 
 
-def _accuracy(probabilities: Floats, labels: Sequence[int | None]) -> tuple[float, float, float]:
+def _accuracy(probabilities: Floats, labels: Sequence[int | None]) -> Estimate:
     """The share right with Wilson's interval."""
-    from seewhy.intervals import wilson
+    from seewhy.humans.estimate import share
 
     known = [(row, label) for row, label in enumerate(labels) if label is not None]
-    right = sum(int(probabilities[row].argmax()) == label for row, label in known)
-    return (right / len(known), *wilson(right, len(known)))
+    if not known:
+        raise DataError("no image that can be read has a true class, so that nothing is right or wrong")
+    return share(sum(int(probabilities[row].argmax()) == label for row, label in known) / len(known), len(known))
 
 
 def _rows(path: Path, votes: Votes, probabilities: Floats, labels: Sequence[int | None]) -> None:
@@ -363,7 +405,7 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _draw(figure: Any, path: Path) -> None:
-    figure.savefig(path, bbox_inches="tight", dpi=150)
+    figure.savefig(path, dpi=150)
 
 
 def _list(spoken: Shell, known: Sequence[Baseline]) -> None:
@@ -378,7 +420,7 @@ def _list(spoken: Shell, known: Sequence[Baseline]) -> None:
             click.echo(f"\n{each.name}: {each.population}; {each.data}\n  {each.task}: {each.told()}")
             click.echo("".join(f"  {line}\n" for line in (each.source, *each.links)), nl=False)
             for other in each.beside:
-                click.echo(f"  beside it: {other.who}: {100 * other.value:.4g}%")
+                click.echo(f"  beside it: {other.who}: {100 * other.value:.4g} %")
             for caveat in each.caveats:
                 click.echo(f"  - {caveat}")
 
@@ -387,14 +429,57 @@ def _list(spoken: Shell, known: Sequence[Baseline]) -> None:
 
 def _show(spoken: Shell, work: _Work) -> None:
     """The tables and the verdict, for people to read."""
+    from seewhy.humans import say
+
     if work.agreement is None:
-        value, low, high = work.accuracy
-        click.echo(f"{work.net.name} is right on {value:.1%} ({low:.1%} to {high:.1%}) of {len(work.data):,} images.")
+        click.echo(
+            f"{work.net.name} is right on {say.shares(work.accuracy)} of {say.counted(len(work.data), 'image')}."
+        )
+        for note in work.document["notes"]:
+            click.echo(f"Note: {note}.")
     else:
-        click.echo(work.agreement.words())
+        for name, title in _SHOWN.items():
+            rows = work.agreement.rows(name)
+            if rows:
+                columns, cells = _cells(rows[:_MOST])
+                more = f", the first {_MOST} of {len(rows):,}" if len(rows) > _MOST else ""
+                spoken.table(columns, cells, title=f"{title}{more}")
+                click.echo()
+        click.echo("\n".join(work.agreement.words()))
     if work.worse is not None:
-        click.echo(f"\nUnder worse images: {work.worse.words()}")
+        click.echo("\nUnder worse images:")
+        click.echo("\n".join(work.worse.words()))
     for each in work.document["baselines"]:
         click.echo(f"\n{each['words']}")
         for caveat in each["caveats"]:
             click.echo(f"  - {caveat}")
+
+
+#: the tables that are printed, and how many rows at most; all are written
+_SHOWN = {
+    "accuracy": "How often who is right",
+    "classes": "By class",
+    "conditions": "By condition",
+    "consistency": "Do they err alike, and do people agree?",
+    "calibration": "Is confidence worth what it says?",
+}
+_MOST = 24
+
+
+def _cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Rows of plain values as columns to read: a value with its two ends is one cell."""
+    ends = {f"{name} {end}" for name in rows[0] for end in ("low", "high")}
+    columns = [name for name in rows[0] if name not in ends]
+
+    def cell(row: dict[str, Any], name: str) -> str:
+        value = row[name]
+        if not isinstance(value, float):
+            return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+        if not math.isfinite(value):
+            return "–"
+        if name in ("p", "p (Holm)"):
+            return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+        low, high = row.get(f"{name} low", math.nan), row.get(f"{name} high", math.nan)
+        return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if math.isfinite(low) else "")
+
+    return columns, [[cell(row, name) for name in columns] for row in rows]

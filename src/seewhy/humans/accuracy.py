@@ -88,8 +88,7 @@ def rates(given: Sample, draws: Draws, model: str, seed: int) -> Rates:
         _Table(part, draw(len(part), len(part.annotators), draws.rounds, seed), np.ones((len(part), 1)), None).part(
             0, name
         )
-        for name, part in ((name, given.of_condition(name)) for name in given.votes.conditions)
-        if len(part)
+        for name, part in ((name, given.of_condition(name)) for name in given.conditions)
     ]
     everyone = [
         Observer(model, "network", count, main.network, table.balanced("network")),

@@ -20,6 +20,7 @@ from seewhy.humans.ceiling import Ceiling, ceiling
 from seewhy.humans.confusion import Confusion, confusion
 from seewhy.humans.coverage import Coverage, coverage
 from seewhy.humans.estimate import Array
+from seewhy.humans.flags import flagged
 from seewhy.humans.kappa import Consistency, Raters, consistency, raters
 from seewhy.humans.paired import McNemar, against
 from seewhy.humans.resample import draw
@@ -153,8 +154,8 @@ def agreement(
     notes = [
         *given.notes,
         *judging.from_people(given),
-        *judging.suspicious(found, len(given.classes)),
-        *_unusual(given),
+        *(f"flagged, and kept: {flag.sentence}" for flag in flagged(given.votes, given.labels.tolist())),
+        *_unanimous(given),
         *consistent.notes,
         *(softly.notes if softly else ("no image has two votes or more: nothing can be said of soft labels",)),
     ]
@@ -203,21 +204,12 @@ def _tests(given: Sample) -> tuple[McNemar, tuple[McNemar, ...]]:
     return crowd, against(names, given.hits, rights)
 
 
-def _unusual(given: Sample) -> list[str]:
-    """Classes without images, and classes that nobody voted for."""
-    notes = []
-    for lacking, what in (
-        (np.bincount(given.labels, minlength=len(given.classes)) == 0, "no image is of class"),
-        (given.votes.counts.sum(0) == 0, "nobody voted for class"),
-    ):
-        names = [given.classes[place] for place in np.flatnonzero(lacking)]
-        if names:
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            notes.append(f"{what} {', '.join(names[:5])}{more}")
+def _unanimous(given: Sample) -> list[str]:
+    """Where people never differ there is nothing to compare a distribution with."""
     votes = given.votes.counts.sum(1)
     if bool((given.votes.counts.max(1) == votes).all()) and (votes > 1).any():
-        notes.append("people are unanimous about every image: there is no disagreement to compare with")
-    return notes
+        return ["people are unanimous about every image: there is no disagreement to compare with"]
+    return []
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from seewhy.data.tables import grid_of
 from seewhy.errors import DataError, MissingExtra, nearest
+from seewhy.humans import say
 from seewhy.humans.votes import Floats, Integers, Trials, Votes, counted
 
 Columns = dict[str, list[str]]
@@ -136,7 +137,7 @@ def model_vs_human(path: str | Path) -> Votes:
                 read[name] += columns[name]
     if not read["subj"]:
         raise DataError(f"found no table of model-vs-human's layout in {root}: expected {','.join(MODEL_VS_HUMAN)}")
-    notes.append(f"{len(read['subj']):,} trials in {many(len(files) - len(passed), 'file')}")
+    notes.append(f"{len(read['subj']):,} trials in {say.counted(len(files) - len(passed), 'file')}")
     if passed:
         notes.append(f"files of another layout, not read: {listed(passed)}")
     seconds = _numbers(read["rt"], "rt", root)
@@ -222,15 +223,6 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     'a, b and 1 more'
     """
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
-
-
-def many(count: int, what: str) -> str:
-    """A number and a noun.
-
-    >>> many(1, "image"), many(1000, "image")
-    ('1 image', '1,000 images')
-    """
-    return f"{count:,} {what}" + ("s" if count != 1 else "")
 
 
 def _votes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,7 +12,8 @@ from types import MappingProxyType
 from typing import Any, final
 
 from seewhy.errors import SpecError, nearest
-from seewhy.humans.answers import many
+from seewhy.humans import say
+from seewhy.humans.estimate import Estimate
 from seewhy.intervals import wilson
 
 #: said with every comparison
@@ -76,21 +78,22 @@ class Baseline:
     def told(self) -> str:
         """The number with its interval.
 
-        >>> baselines()["dermatologists-image"].told()
-        'accuracy 69.4% (68.4% to 70.3%)'
+        >>> baselines()["dermatologists-image"].told().replace(say.NBSP, " ")
+        'accuracy 69.4 % (95 %: 68.4 to 70.3)'
         """
-        low_high = f" ({self.interval[0]:.1%} to {self.interval[1]:.1%})" if self.interval else ""
-        return f"{self.metric} {100 * self.value:.4g}%{low_high}"
+        low, high = self.interval or (math.nan, math.nan)
+        found = Estimate(self.value, low, high)
+        return f"{self.metric} {say.shares(found) if self.interval else say.percent(self.value)}"
 
-    def compare(self, value: float, low: float, high: float, metric: str = "accuracy") -> str:
-        """What can be said of a model's `value` of `metric` with its interval beside this one, in words; never more."""
-        mine = f"{value:.1%} ({low:.1%} to {high:.1%})"
+    def compare(self, found: Estimate, metric: str = "accuracy") -> str:
+        """What can be said of a model's share of `metric` beside this one, in words; never more."""
+        mine = say.shares(found)
         if not self.of_people:
             return f"{self.title}: not a result of people ({self.population}); nothing follows from {mine}."
         if metric != self.metric:
             return f"{self.title}: {self.told()}. The model's {metric}, {mine}, is another measure and cannot be laid beside it."
         bottom, top = self.interval or (self.value, self.value)
-        above, below = low > top, high < bottom
+        above, below = found.above(top), found.below(bottom)
         better = below if "error" in metric else above
         verdict = f"{'above' if above else 'below'} it ({'better' if better else 'worse'})"
         verdict = verdict if above or below else "not told apart from it"
@@ -132,5 +135,5 @@ def _baseline(name: str, row: dict[str, Any]) -> Baseline:
         total = row["images"]
         count = row.get("right", round(row["value"] * total))
         row["interval"] = wilson(count, total)
-        row["interval_by"] = f"Wilson, of {many(total, 'image')}"
+        row["interval_by"] = f"Wilson, of {say.counted(total, 'image')}"
     return Baseline(name=name, **row)

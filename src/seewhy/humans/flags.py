@@ -9,7 +9,8 @@ from typing import final
 import numpy as np
 
 from seewhy.errors import DataError
-from seewhy.humans.answers import listed, many
+from seewhy.humans import say
+from seewhy.humans.answers import listed
 from seewhy.humans.votes import Integers, Trials, Votes
 
 #: below this many answers an annotator is not judged; above this chance of doing as well by guessing they are flagged
@@ -100,7 +101,7 @@ def without(votes: Votes, flags: Sequence[Flag]) -> tuple[Votes, tuple[str, ...]
     said = []
     doubled = duplicates(trials) if any(flag.what == "duplicates" for flag in flags) else np.zeros(len(trials), bool)
     if doubled.any():
-        said.append(f"{many(int(doubled.sum()), 'second answer')} left out")
+        said.append(f"{say.counted(int(doubled.sum()), 'second answer')} left out")
         votes = votes.of_trials(~doubled)
     odd = dict.fromkeys(name for flag in flags for name in flag.annotators)
     if odd:
@@ -108,7 +109,9 @@ def without(votes: Votes, flags: Sequence[Flag]) -> tuple[Votes, tuple[str, ...]
         if not kept:
             raise DataError(f"all {len(odd)} annotators of {votes.name} are flagged, so that nobody is left; keep them")
         answers = int(np.isin(trials.annotator, [trials.annotators.index(name) for name in odd]).sum())
-        said.append(f"{many(len(odd), 'annotator')} with {many(answers, 'answer')} left out: {listed(list(odd))}")
+        said.append(
+            f"{say.counted(len(odd), 'annotator')} with {say.counted(answers, 'answer')} left out: {listed(list(odd))}"
+        )
         votes = votes.of_annotators(kept)
     return votes, tuple(said)
 
@@ -126,7 +129,7 @@ def duplicates(trials: Trials) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 
 def _at_chance(trials: Trials, known: Integers, classes: int) -> list[Flag]:
-    from scipy.stats import binom  # type: ignore[import-untyped]
+    from scipy.special import betainc  # type: ignore[import-untyped]
 
     judged = (known[trials.image] >= 0) & (trials.answer >= 0)
     who, answer, truth = trials.annotator[judged], trials.answer[judged], known[trials.image[judged]]
@@ -137,7 +140,8 @@ def _at_chance(trials: Trials, known: Integers, classes: int) -> list[Flag]:
     total = answers.sum(1)
     right = np.bincount(who, weights=answer == truth, minlength=people)
     chance = (answers * truths).sum(1) / np.maximum(total, 1) ** 2
-    as_well = binom.sf(right - 1, total, chance)
+    # P(X ≥ right) of a binomial X, by its incomplete beta function
+    as_well = np.where(right > 0, betainc(np.maximum(right, 1), total - right + 1, chance), 1.0)
     odd = np.flatnonzero((total >= ANSWERS) & (as_well > CHANCE))
     if not len(odd):
         return []
@@ -171,4 +175,4 @@ def _in_no_time(trials: Trials) -> list[Flag]:
 
 
 def _who(names: Sequence[str]) -> str:
-    return f"{many(len(names), 'annotator')} " + ("answer" if len(names) > 1 else "answers")
+    return f"{say.counted(len(names), 'annotator')} " + ("answer" if len(names) > 1 else "answers")

@@ -71,7 +71,7 @@ def consistency(given: Sample, draws: Draws, seed: int) -> Consistency:
     Else, and where only counts are known, κ is pooled: that of two people drawn at random for each image. Annotators are drawn
     again as well as images; a person is never paired with himself.
     """
-    names = given.votes.conditions
+    names = given.conditions
     parts = [given.of_condition(name) for name in names] if len(names) > 1 else [given]
     parts = [part for part in parts if len(part)]
     if given.annotators and _alone(given):

@@ -52,6 +52,14 @@ class Sample:
         return self.votes.annotators
 
     @property
+    def conditions(self) -> tuple[str, ...]:
+        """The conditions in which any of the images were shown."""
+        trials = self.votes.trials
+        if trials is None or trials.condition is None:
+            return ()
+        return tuple(trials.conditions[place] for place in np.unique(trials.condition))
+
+    @property
     def answers(self) -> Integers:
         """The network's most probable category (N,)."""
         return self.probabilities.argmax(1)

@@ -117,19 +117,6 @@ def against_each(tests: Sequence[McNemar]) -> str:
     )
 
 
-def suspicious(found: Rates, classes: int) -> tuple[str, ...]:
-    """Annotators who are not above chance; one note names them."""
-    at_chance = [
-        each.name
-        for each in found.observers
-        if each.kind == "annotator" and each.images >= 10 and each.accuracy.low <= 1 / classes
-    ]
-    if not at_chance or classes < 2:
-        return ()
-    some = ", ".join(at_chance[:5]) + (f" and {len(at_chance) - 5} more" if len(at_chance) > 5 else "")
-    return (f"not above chance ({say.percent(1 / classes)}), and kept: {some}",)
-
-
 def contradicted(given: Sample) -> int:
     """Images where more than half of the votes go to one class that is not the label."""
     counts = given.votes.counts

@@ -164,11 +164,12 @@ class Votes:
         return self._with(replace(trials, annotator=place[trials.annotator], annotators=tuple(names)))
 
     def of_condition(self, name: str) -> Votes:
-        """What was answered in one condition; images that were never shown in it stay, without votes."""
+        """What was answered in one condition, of which nothing is told any more; images never shown in it stay, without votes."""
         trials = self._told("conditions")
         if trials.condition is None:
             raise InputError(f"{self.name} tells of no conditions")
-        return self.of_trials(trials.condition == _named("condition", name, trials.conditions))
+        part = trials.take(trials.condition == _named("condition", name, trials.conditions))
+        return self._with(replace(part, condition=None, conditions=()))
 
     def of_trials(self, chosen: np.ndarray[Any, Any]) -> Votes:
         """Only the answers at these places, or where this mask (T,) is true; the counts are theirs."""

@@ -20,9 +20,10 @@ from seewhy.data.images import Images
 from seewhy.data.sets import DataSet
 from seewhy.engine import Cost, Meter
 from seewhy.errors import DataError, InputError, SpecError, nearest
-from seewhy.humans.answers import many
+from seewhy.humans import say
+from seewhy.humans.estimate import Estimate, share
 from seewhy.humans.match import LabelMap
-from seewhy.intervals import wilson
+from seewhy.humans.paired import mcnemar
 from seewhy.result import save, shown
 from seewhy.rng import generator
 
@@ -112,13 +113,11 @@ KINDS = {
 @final
 @dataclass(frozen=True)
 class Point:
-    """A share right, `value`, of `count` images, with an interval of 95 %; `level` is None for the images as they are."""
+    """A share right, of `count` images; `level` is None for the images as they are, and for people's conditions."""
 
     name: str
     level: float | None
-    value: float
-    low: float
-    high: float
+    right: Estimate
     count: int
 
 
@@ -154,48 +153,41 @@ class Worse:
                 "kind": kind,
                 "level": point.level,
                 "shown": point.name,
-                "accuracy": point.value,
-                "low": point.low,
-                "high": point.high,
-                "count": point.count,
+                "accuracy": point.right.value,
+                "accuracy low": point.right.low,
+                "accuracy high": point.right.high,
+                "images": point.count,
             }
             for who, kind, point in rows
         ]
 
-    def words(self) -> str:
-        """What is left of the accuracy, kind by kind, in sentences."""
+    def words(self) -> tuple[str, ...]:
+        """What is left of the accuracy, kind by kind, a sentence or two each."""
         clean = next(iter(self.curves.values()))[0]
         said = [
-            f"{self.model} is right on {clean.value:.1%} ({clean.low:.1%} to {clean.high:.1%}) of "
-            f"{many(clean.count, 'image')} as they are."
+            f"{self.model} is right on {say.shares(clean.right)} of {say.counted(clean.count, 'image')} as they are."
         ]
         for row, points in enumerate(self.curves.values()):
             lost = next((point for level, point in enumerate(points) if self._lost(row, level)), None)
-            half = next(
-                (point for point in points[1:] if point.value - self.chance <= (clean.value - self.chance) / 2), None
-            )
-            last = points[-1]
-            start = f"With {last.name} {last.value:.1%} are left ({last.low:.1%} to {last.high:.1%})"
-            if lost is None:  # nothing that a test on the same images can see
-                said.append(f"{start}; no level tried costs more than these images can show.")
+            above = clean.right.value - self.chance
+            half = next((point for point in points[1:] if point.right.value - self.chance <= above / 2), None)
+            left = f"With {points[-1].name} it is right on {say.shares(points[-1].right)}"
+            if lost is None:
+                said.append(f"{left}; no level tried costs more than these images can show.")
                 continue
-            middle = f"the loss is clear from {lost.name} on"
-            middle += f", and half of what it has above chance is gone at {half.name}" if half else ""
-            said.append(f"{start}; {middle}.")
+            gone = f", and half of what it has above chance is gone at {half.name}" if half else ""
+            said.append(f"{left}; the loss is clear from {lost.name} on (exact McNemar test){gone}.")
         for mine, theirs in zip(self.beside, self.people, strict=False):
-            how = "better" if mine.low > theirs.high else "worse" if mine.high < theirs.low else "not told apart"
             said.append(
-                f"In the condition {theirs.name} people have {theirs.value:.1%}, it has {mine.value:.1%}: {how}."
+                f"In the condition {theirs.name} people are right on {say.shares(theirs.right)}, it on {say.shares(mine.right)}."
             )
-        return " ".join(said)
+        return (*said, *(f"Note: {note}." for note in self.notes))
 
     def _lost(self, row: int, level: int) -> bool:
-        """Whether fewer of the same images are right than without the change: an exact McNemar test on one side, 2.5 %."""
-        from scipy.stats import binom  # type: ignore[import-untyped]
-
+        """Whether fewer of the same images are right than without the change."""
         before, after = self.right[row, 0], self.right[row, level]
         lost, won = int((before > after).sum()), int((after > before).sum())
-        return lost > won and bool(binom.cdf(won, lost + won, 0.5) < 0.025)
+        return lost > won and mcnemar(won, lost) < 0.05
 
     def plot(self) -> Figure:
         """A panel for each kind, people's in one of their own."""
@@ -208,7 +200,7 @@ class Worse:
         save(self, path)
 
     def _repr_html_(self) -> str:
-        return shown(self.plot(), self.words())
+        return shown(self.plot(), " ".join(self.words()))
 
 
 def worse(
@@ -264,16 +256,15 @@ def worse(
     if not parts:
         raise DataError(f"none of {len(known)} images of {data.name} can be read")
     if unreadable:
-        notes.append(f"{many(unreadable, 'image')} could not be read and were left out")
+        notes.append(f"{say.counted(unreadable, 'image')} could not be read and were left out")
     right = torch.cat(parts, 2)
     curves = {}
     for row, kind in enumerate(chosen):
         points = []
         for column, level in enumerate((None, *kind.levels)):
             count = int(right[row, column].sum())
-            low, high = wilson(count, len(names))
             told = "the images as they are" if level is None else kind.told(level)
-            points.append(Point(told, level, count / len(names), low, high, len(names)))
+            points.append(Point(told, level, share(count / len(names), len(names)), len(names)))
         curves[kind.name] = tuple(points)
     chance = 1 / (len(map.categories) if map else net.classes)
     return Worse(net.name, tuple(names), curves, right, chance, meter.cost, tuple(people), tuple(beside), tuple(notes))

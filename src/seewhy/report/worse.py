@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from seewhy.humans.worse import Point, Worse
 
-_MODEL, _PEOPLE, _CHANCE = "#1f5fa8", "#c2571a", "#8a8a8a"
+_MODEL, _PEOPLE, _CHANCE = "#0b62b8", "#c25a00", "#8a8a8a"
 _AXES = {
     "blur": "σ in % of the side",
     "noise": "σ in % of the range",
@@ -51,8 +51,10 @@ def worse(found: Worse) -> Figure:
 
 def _course(axis: Any, points: tuple[Point, ...], colour: str, label: str) -> None:
     places = range(len(points))
-    axis.fill_between(places, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.18, linewidth=0)
-    axis.plot(places, [point.value for point in points], color=colour, marker="o", markersize=3.5, label=label)
+    axis.fill_between(
+        places, [p.right.low for p in points], [p.right.high for p in points], color=colour, alpha=0.18, linewidth=0
+    )
+    axis.plot(places, [point.right.value for point in points], color=colour, marker="o", markersize=3.5, label=label)
 
 
 def _axis(axis: Any, title: str, ticks: list[str], label: str, chance: float) -> None:
