@@ -7,9 +7,9 @@ from typing import Literal, final
 
 import numpy as np
 
-from seewhy.humans.estimate import CONFIDENCE, UNKNOWN, Array, Estimate, Floats, combined, doubt, share
+from seewhy.humans.estimate import CONFIDENCE, UNKNOWN, Array, Estimate, Floats, combined, doubt, mean_known, share
 from seewhy.humans.paired import Difference, Needed, compared, holm, needed
-from seewhy.humans.resample import Draws, alone, correlation, draw
+from seewhy.humans.resample import Draws, alone, correlation, draw, less
 from seewhy.humans.sample import Sample
 
 Kind = Literal["network", "mean annotator", "majority", "annotator"]
@@ -142,7 +142,7 @@ class _Table:
             mine = alone(draws.sums(masks * hits[:, None]) / drawn - self.network, self.counts)
             theirs = alone(draws.sums(masks * credit[:, None]) / drawn - self.majority, self.counts)
         moved = given.moved(draws, masks)
-        self.spread, self.of_majority, self.difference = moved.spread(), theirs.spread(), mine.minus(moved)
+        self.spread, self.of_majority, self.difference = moved.spread(), theirs.spread(), less(mine, moved)
         self.correlation = correlation(mine.images, self.spread.deviations)
 
     def ends(self, who: str, place: int, confidence: float = CONFIDENCE) -> Estimate:
@@ -200,7 +200,7 @@ class _Table:
     def _together(self, there: list[int]) -> Floats:
         """How the people's recalls move together: they are the same people; images of different classes are drawn apart."""
         deviations = self.spread.deviations[:, there]
-        shared = np.nan_to_num(deviations - np.nanmean(deviations, 0))
+        shared = np.nan_to_num(deviations - mean_known(deviations))
         scale = np.sqrt((shared**2).sum(0))
         scale[scale == 0] = 1.0
         return (shared / scale).T @ (shared / scale)

@@ -57,7 +57,7 @@ class Agreement:
     seed: int
     verdict: Verdict
     rates: Rates
-    majority: McNemar
+    majority: McNemar | None
     each: tuple[McNemar, ...]
     confusion: Confusion
     consistency: Consistency
@@ -186,22 +186,18 @@ def agreement(
     )
 
 
-def _tests(given: Sample) -> tuple[McNemar, tuple[McNemar, ...]]:
+def _tests(given: Sample) -> tuple[McNemar | None, tuple[McNemar, ...]]:
     """McNemar's tests against the majority, where it is untied, and against each annotator."""
     chosen, tied = majority(given.votes.counts)
-    clear = np.flatnonzero(tied == 1)
-    crowd = against(["majority"], given.hits, [(clear, chosen[clear, given.labels[clear]])])[0]
+    clear, hits = np.flatnonzero(tied == 1), given.hits.astype(int)
+    right = (chosen[clear, given.labels[clear]] > 0.5).astype(int)
+    crowd = against(["majority"], np.zeros(len(clear), dtype=int), hits[clear], right)
     if given.right is None:
-        return crowd, ()
-    names, rights = [], []
-    for place, name in enumerate(given.annotators):
-        images = given.seen.indices[given.seen.indptr[place] : given.seen.indptr[place + 1]]
-        if len(images):
-            ordered = np.sort(images)
-            row = np.asarray((given.right[[place]][:, ordered] / given.seen[[place]][:, ordered].toarray()).todense())
-            names.append(name)
-            rights.append((ordered, row.ravel()))
-    return crowd, against(names, given.hits, rights)
+        return next(iter(crowd), None), ()
+    who, image, asked = given.cells
+    return next(iter(crowd), None), against(
+        given.annotators, who, hits[image], (given.right.data >= asked / 2).astype(int)
+    )
 
 
 def _unanimous(given: Sample) -> list[str]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from scipy.special import logsumexp  # type: ignore[import-untyped]
 
 from seewhy.humans.accuracy import majority
-from seewhy.humans.estimate import Array, Estimate, Floats, share
-from seewhy.humans.resample import Draws, alone, numbers
+from seewhy.humans.estimate import UNKNOWN, Array, Estimate, Floats, share
+from seewhy.humans.resample import Draws, Replicates, alone, numbers
 from seewhy.humans.sample import Sample
 
 #: the shares of the images that are answered, from few to all
@@ -35,9 +36,9 @@ class Together:
 
     `mean` is the most probable class of the mean of the network's distribution and the people's (all of an image's votes);
     `one` a single person's answer combined with the network's distribution, by how people confuse classes (Kerrigan, Smyth &
-    Steyvers 2021: p(class) ∝ network's probability × how often people say that answer for that class); `deferred` the
-    network with a person for its least sure images, at the share of those that was best on other images.
-    `gain` is `one` less the better of the two alone.
+    Steyvers 2021: p(class) ∝ network's probability at a fitted temperature × how often people say that answer for that class,
+    both learned on other images); `deferred` the network with a person for its least sure images, at the share of those that
+    was best on other images. `gain` is `one` less the better of the two alone.
     """
 
     mean: Estimate
@@ -90,11 +91,23 @@ def coverage(given: Sample, draws: Draws, seed: int) -> Coverage:
     ]
     steps = np.array((0.0, *GRID))
     kept = surest(given.probabilities.max(1), steps)
+    alone_right = _deferred(given, draws, kept)
+    values = (kept * hits[:, None] + (1 - kept) * right[:, None]).mean(0)
     deferred = [
-        _mixed(f"network, then {name}", steps, kept, hits, theirs, draws)
-        for name, theirs in (("one person", right), ("majority of people", crowd))
+        Curve("network, then one person", tuple(steps.tolist()), _shares(values, alone_right)),
+        _mixed("network, then majority of people", steps, kept, hits, crowd, draws),
     ]
     return Coverage(tuple(abstain), tuple(deferred), _together(given, draws, seed, together, kept, steps))
+
+
+def _deferred(given: Sample, draws: Draws, kept: Floats) -> Replicates:
+    """How the accuracy of the network for `kept` (N, M) and one person for the rest moves."""
+    count, rest = len(given), 1 - kept
+    right = kept * given.hits[:, None] + rest * given.shares[:, None]
+    images = draws.sums(right) / count - right.mean(0)
+    moved, part = given.moved(draws, rest), rest.mean(0)
+    answers = np.nan_to_num(moved.answers) * part**2
+    return Replicates(images, np.nan_to_num(moved.annotators) * part, answers, count, moved.people)
 
 
 def _curve(name: str, kept: Floats, right: Floats, draws: Draws) -> Curve:
@@ -102,22 +115,19 @@ def _curve(name: str, kept: Floats, right: Floats, draws: Draws) -> Curve:
     values = (kept * right[:, None]).sum(0) / kept.sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         moved = draws.sums(kept * right[:, None]) / draws.sums(kept) - values
-    return Curve(name, GRID, _shares(values, moved, kept.sum(0)))
+    return Curve(name, GRID, _shares(values, alone(moved, kept.sum(0))))
 
 
 def _mixed(name: str, steps: Floats, kept: Floats, mine: Floats, theirs: Floats, draws: Draws) -> Curve:
     """Accuracy over all images where the rest is answered by others."""
     right = kept * mine[:, None] + (1 - kept) * theirs[:, None]
     values = right.mean(0)
-    return Curve(
-        name,
-        tuple(steps.tolist()),
-        _shares(values, draws.sums(right) / len(mine) - values, np.full(len(steps), len(mine))),
-    )
+    return Curve(name, tuple(steps.tolist()), _shares(values, alone(draws.sums(right) / len(mine) - values, len(mine))))
 
 
-def _shares(values: Floats, moved: Floats, images: Floats) -> tuple[Estimate, ...]:
-    spread = alone(moved, images).spread()
+def _shares(values: Floats, moved: Replicates) -> tuple[Estimate, ...]:
+    spread = moved.spread()
+    images = np.broadcast_to(moved.count, values.shape)
     return tuple(
         share(float(value), float(count), float(error), float(freedom))
         for value, count, error, freedom in zip(values, images, spread.error, spread.freedom, strict=True)
@@ -128,37 +138,60 @@ def _together(given: Sample, draws: Draws, seed: int, mean: Floats, kept: Floats
     hits, right, count = given.hits, given.shares, len(given)
     half = numbers(seed, "two halves of the images").permutation(count) % 2
     mixed = kept * hits[:, None] + (1 - kept) * right[:, None]
-    deferred, to_people = hits.copy(), 0.0
+    to_network, to_people = np.ones(count), 0.0
     for side in (0, 1):
         other = mixed[half != side]
         best = int(other.mean(0).argmax()) if len(other) else len(steps) - 1
-        deferred[half == side] = mixed[half == side, best]
+        to_network[half == side] = kept[half == side, best]
         to_people += (1 - float(steps[best])) * float((half == side).mean())
-    one = _with_one(given, half)
-    alone_best = hits if hits.mean() >= right.mean() else right
-    rows = [mean, one, deferred, one - alone_best]
-    values = np.array([row.mean() for row in rows])
-    moved = draws.sums(np.column_stack(rows)) / count - values
-    found = _shares(values[:3], moved[:, :3], np.full(3, count))
-    gain = alone(moved, count).spread().estimate(float(values[3]), 3, bounds=(-1.0, 1.0))
-    return Together(found[0], found[1], found[2], to_people, gain)
+    moved = _deferred(given, draws, to_network[:, None])
+    value = np.array([(to_network * hits + (1 - to_network) * right).mean()])
+    deferred = _shares(value, moved)[0]
+    both = _shares(np.array([mean.mean()]), alone(draws.sums(mean[:, None]) / count - mean.mean(), count))[0]
+    table = _with_one(given, half) if len(given.classes) <= _MOST else None
+    if table is None:
+        return Together(both, UNKNOWN, deferred, to_people, UNKNOWN)
+    every = np.ones((count, 1))
+    one = given.moved(draws, every, table)
+    person = np.column_stack([given.truth, np.zeros(count)])
+    other = table - (given.hits[:, None] if hits.mean() >= right.mean() else person)
+    value, apart = given.shares_of(table).mean(), given.shares_of(other).mean()
+    gain = given.moved(draws, every, other).spread().estimate(float(apart), bounds=(-1.0, 1.0))
+    return Together(both, _shares(np.array([value]), one)[0], deferred, to_people, gain)
 
 
 def _with_one(given: Sample, half: Array) -> Floats:
-    """How often one person's answer and the network's distribution, combined, are right (N,); confusions are the other half's."""
+    """Whether network and a person's answer, combined, are right: for each answer, and for none (N, K + 1).
+
+    How people confuse classes, and how sure the network may be (a temperature), are learned on the other half of the images.
+    """
     counts, labels, classes = given.votes.counts, given.labels, len(given.classes)
     votes = counts.sum(1)
-    right = np.full(len(labels), np.nan)
-    if classes > _MOST:
-        return right
+    table = np.repeat(given.hits[:, None], classes + 1, 1)
     for side in (0, 1):
-        mine = np.flatnonzero(half == side)
-        others = half != side
+        mine, others = np.flatnonzero(half == side), half != side
         said = np.zeros((classes, classes))
         np.add.at(said, labels[others], counts[others] / np.maximum(votes[others], 1)[:, None])
         # a class that the other half lacks, or an answer never given, gets one answer's worth of equal chances
         said = (said + 1 / classes) / (said.sum(1, keepdims=True) + 1)
-        best = np.stack([(given.probabilities[mine] * said[:, answer]).argmax(1) for answer in range(classes)], 1)
-        hit = best == labels[mine][:, None]
-        right[mine] = (hit * counts[mine]).sum(1) / np.maximum(votes[mine], 1)
-    return np.where(votes > 0, right, given.hits)
+        logs = np.log(np.maximum(given.probabilities, 1e-12))
+        cooled = logs[mine] / temperature(logs[others], labels[others])
+        for answer in range(classes):
+            table[mine, answer] = (cooled + np.log(said[:, answer])).argmax(1) == labels[mine]
+    return table
+
+
+def temperature(logs: Floats, labels: Array) -> float:
+    """The temperature by which log-probabilities (N, K) are to be divided for the labels to be likeliest (Guo et al. 2017).
+
+    >>> temperature(np.log(np.array([[0.99, 0.01]] * 4)), np.array([0, 0, 0, 1])) > 3
+    True
+    """
+    grid = np.exp(np.linspace(np.log(1 / 8), np.log(8), 49))
+    if not len(labels):
+        return 1.0
+    losses = []
+    for each in grid:
+        held = logs / each
+        losses.append(float((logsumexp(held, axis=1) - held[np.arange(len(labels)), labels]).mean()))
+    return float(grid[int(np.argmin(losses))])

@@ -131,3 +131,12 @@ def doubt(interval: Callable[[float], Estimate], at: float = 0.0) -> float:
         held = interval(1 - middle)
         low, high = (middle, high) if held.low <= at <= held.high else (low, middle)
     return high
+
+
+def mean_known(values: Array) -> Floats:
+    """The mean over the first axis of what is not NaN; NaN where nothing is."""
+    there = np.isfinite(values)
+    count = there.sum(0)
+    return np.divide(
+        np.where(there, values, 0.0).sum(0), count, out=np.full(values.shape[1:], math.nan), where=count > 0
+    )

@@ -47,7 +47,7 @@ def _towards(difference: Estimate) -> str:
 def _crowd(found: Agreement) -> str:
     majority = next(each for each in found.rates.observers if each.kind == "majority")
     test = found.majority
-    if not test.images:
+    if test is None:
         return ""
     ties = f"; {say.counted(found.rates.tied, 'image')} with a tied majority left out" if found.rates.tied else ""
     return (

@@ -9,8 +9,8 @@ from typing import final
 
 import numpy as np
 
-from seewhy.humans.estimate import UNKNOWN, Array, Estimate, Floats
-from seewhy.humans.resample import Draws, Replicates, alone, draw, numbers
+from seewhy.humans.estimate import UNKNOWN, Array, Estimate, Floats, mean_known
+from seewhy.humans.resample import Draws, Replicates, alone, crossed, draw, numbers, variance
 from seewhy.humans.sample import Sample
 
 #: images that two annotators must have in common to be a pair
@@ -86,18 +86,19 @@ def consistency(given: Sample, draws: Draws, seed: int) -> Consistency:
         found.append((_pairs(part, own, seed, notes) if part.right is not None else None) or _pooled(part, own))
     if len(parts) > 1:
         notes.append("κ is the mean over the conditions, as their difficulty alone makes errors coincide")
-    values = np.nanmean([each.values for each in found], 0) if _any(found) else np.full(2, math.nan)
-    moved = _mean([each.moved for each in found], len(given))
-    spread, apart = moved.spread(), moved.minus(_swapped(moved)).spread()
-    people, network = (spread.estimate(float(values[place]), place, bounds=(-1.0, 1.0)) for place in range(2))
-    difference = apart.estimate(float(values[1] - values[0]), 1)
-    each = np.nanmean([part.each for part in found], 0) if found[0].each.size and _any(found) else np.zeros(0)
+    values = mean_known(np.array([each.values for each in found]))
+    spread = _mean([each.moved for each in found], len(given)).spread()
+    people, network, difference = (
+        spread.estimate(float(value), place, bounds=(-2.0, 2.0) if place == 2 else (-1.0, 1.0))
+        for place, value in enumerate(values)
+    )
+    each = mean_known(np.array([part.each for part in found if part.each.size])) if found[0].each.size else np.zeros(0)
     if not found[0].pairs and given.annotators:
         notes.append(
             "few annotators saw the same images: κ is pooled, that of two people drawn at random for each image"
         )
     if not people.known:
-        notes.append("κ is not defined where nobody is ever wrong, or nobody answers an image after another")
+        notes.append("κ is not defined where nobody is ever wrong, or no image has two answers")
     return Consistency(
         people, network, difference, found[0].pairs, tuple(float(value) for value in each), tuple(dict.fromkeys(notes))
     )
@@ -105,7 +106,7 @@ def consistency(given: Sample, draws: Draws, seed: int) -> Consistency:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """κ of people and of the network (2,), how they move, κ with each annotator, and the number of pairs."""
+    """κ of people, of the network, and the difference (3,), how they move, κ with each annotator, and the number of pairs."""
 
     values: Floats
     moved: Replicates
@@ -137,8 +138,17 @@ def _pairs(given: Sample, draws: Draws, seed: int, notes: list[str]) -> _Found |
     )
     found = [_side(draws, *side) for side in sides]
     values = np.array([value for value, _, _ in found])
-    moved = [np.column_stack(kind) for kind in zip(*(kinds for _, kinds, _ in found), strict=True)]
-    return _Found(values, Replicates(moved[0], moved[1], moved[2], count, people), found[1][2], len(able))
+    images, annotators, both = (
+        _with_difference(np.column_stack(kind)) for kind in zip(*(kinds for _, kinds, _ in found), strict=True)
+    )
+    answers = variance(both - images - annotators)
+    moved = Replicates(images, annotators, answers, count, people)
+    return _Found(_with_difference(values), moved, found[1][2], len(able))
+
+
+def _with_difference(values: Floats) -> Floats:
+    """κ of people and of the network (…, 2), and the second less the first."""
+    return np.concatenate([values, values[..., 1:] - values[..., :1]], -1)
 
 
 def _side(
@@ -173,43 +183,40 @@ def _weighted(values: Array, weights: Array) -> Floats:
 
 def _pooled(given: Sample, draws: Draws) -> _Found:
     """κ of two people drawn at random for each image, and of one such person with the network."""
-    count, people = len(given), draws.annotators.shape[1]
-    hits = given.hits
-
-    def from_sums(sums: Floats) -> Floats:
-        asked, share, network, alike, pairs, of_pairs, agreeing = np.moveaxis(sums, -1, 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            one, mine = of_pairs / pairs, network / asked
-            observed = np.stack([agreeing / pairs, alike / asked], -1)
-            expected = np.stack([one**2 + (1 - one) ** 2, mine * share / asked + (1 - mine) * (1 - share / asked)], -1)
-            return np.where(expected < 1 - 1e-12, (observed - expected) / (1 - expected), math.nan)
-
-    def columns(right: Array, asked: Array, right_self: Array, asked_self: Array) -> list[Array]:
-        """Of each image: asked, share right, network right, alike; asked twice, share right, pairs that agree."""
-        there = asked > 0
-        share = np.where(there, right / np.where(there, asked, 1), 0)
-        every = asked**2 - asked_self
-        twice = every > 0
-        wrong, wrong_self = asked - right, asked_self - right_self
-        agreeing = (right**2 - right_self + wrong**2 - wrong_self) / np.where(twice, every, 1)
-        alike = there * (hits * share + (1 - hits) * (1 - share))
-        return [there * 1.0, share, there * hits, alike, twice * 1.0, twice * share, twice * agreeing]
-
-    plain = np.stack(columns(given.correct, given.total, given.correct, given.total), 1)
-    values = from_sums(plain.sum(0))
-    images = from_sums(draws.sums(plain)) - values
+    hits, count = given.hits, len(given)
+    columns = _columns(hits, given.correct, given.total)
+    total = columns.sum(0)
+    values = _from_sums(total)
+    images = _from_sums(draws.sums(columns)) - values
     if given.right is None:
         return _Found(values, alone(images, count), np.zeros(0), 0)
-    right, seen = given.right.T.tocsr(), given.seen.T.tocsr()
-    kinds: tuple[list[Floats], list[Floats]] = ([], [])
-    for block in draws.blocks():
-        drawn = np.ascontiguousarray(draws.annotators[block].T, dtype=np.float32)
-        held = columns(*((each @ by).T for by in (drawn, drawn**2) for each in (right, seen)))
-        weights = draws.images[block].astype(np.float32)
-        kinds[0].append(from_sums(np.stack([each.sum(1, dtype=np.float64) for each in held], -1)) - values)
-        kinds[1].append(from_sums(np.stack([(weights * each).sum(1, dtype=np.float64) for each in held], -1)) - values)
-    annotators, both = (np.concatenate(kind) for kind in kinds)
-    return _Found(values, Replicates(images, annotators, both, count, people), np.zeros(0), 0)
+    who, image, asked = given.cells
+    rest = _columns(hits[image], given.correct[image] - given.right.data, given.total[image] - asked)
+    change = rest - columns[image]
+    by_person = np.stack([np.bincount(who, part, len(given.annotators)) for part in change.T], -1)
+    without, lacking = (_from_sums(total + part) - values for part in (by_person, change))
+    answers = (given.independent[:, None] * np.nan_to_num(lacking) ** 2).sum(0)
+    return _Found(values, crossed(images, draws, without, answers, count), np.zeros(0), 0)
+
+
+def _columns(hits: Floats, right: Floats, asked: Floats) -> Floats:
+    """Of each image: asked, share right, network right, alike; asked twice, share right, pairs that agree (…, 7)."""
+    there, pairs = asked > 0, asked * (asked - 1)
+    twice = pairs > 0
+    share = np.where(there, right / np.where(there, asked, 1), 0)
+    wrong = asked - right
+    agreeing = np.where(twice, (right * (right - 1) + wrong * (wrong - 1)) / np.where(twice, pairs, 1), 0)
+    alike = there * (hits * share + (1 - hits) * (1 - share))
+    return np.stack([there * 1.0, share, there * hits, alike, twice * 1.0, twice * share, agreeing], -1)
+
+
+def _from_sums(sums: Floats) -> Floats:
+    """κ of people, of the network, and the difference, from sums of `_columns`."""
+    asked, share, network, alike, pairs, of_pairs, agreeing = np.moveaxis(sums, -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, mine, theirs = of_pairs / pairs, network / asked, share / asked
+        people = kappa(one, one, (agreeing / pairs - 1 + 2 * one) / 2)
+        return _with_difference(np.stack([people, kappa(mine, theirs, (alike / asked - 1 + mine + theirs) / 2)], -1))
 
 
 def _alone(given: Sample) -> bool:
@@ -230,17 +237,11 @@ def _mean(parts: list[Replicates], count: int) -> Replicates:
     """The rounds of a mean over conditions."""
     if len(parts) == 1:
         return parts[0]
-    with np.errstate(all="ignore"):
-        kinds = [np.nanmean([getattr(part, kind) for part in parts], 0) for kind in ("images", "annotators", "both")]
-    return Replicates(kinds[0], kinds[1], kinds[2], count, parts[0].people)
-
-
-def _swapped(moved: Replicates) -> Replicates:
-    return Replicates(moved.images[:, ::-1], moved.annotators[:, ::-1], moved.both[:, ::-1], moved.count, moved.people)
-
-
-def _any(found: list[_Found]) -> bool:
-    return any(np.isfinite(each.values).any() for each in found)
+    images, annotators = (
+        mean_known(np.stack([getattr(part, kind) for part in parts])) for kind in ("images", "annotators")
+    )
+    answers = np.stack([part.answers for part in parts]).sum(0) / len(parts) ** 2
+    return Replicates(images, annotators, answers, count, parts[0].people)
 
 
 def raters(counts: Array, draws: Draws) -> Raters:

@@ -10,7 +10,7 @@ from typing import final
 import numpy as np
 from scipy.special import bdtr, ndtri  # type: ignore[import-untyped]
 
-from seewhy.humans.estimate import CONFIDENCE, Array, Estimate, Floats, combined, doubt, share
+from seewhy.humans.estimate import CONFIDENCE, Array, Estimate, combined, doubt, share
 from seewhy.humans.resample import Spread
 
 #: a share as a function of the confidence of its interval
@@ -82,20 +82,21 @@ def mcnemar(only_one: int, only_other: int) -> float:
     return min(1.0, 2 * float(bdtr(min(only_one, only_other), tosses, 0.5))) if tosses else 1.0
 
 
-def against(observers: Sequence[str], hits: Floats, rights: Sequence[tuple[Array, Array]]) -> tuple[McNemar, ...]:
-    """McNemar's test of the network against each observer.
+def against(observers: Sequence[str], who: Array, mine: Array, theirs: Array) -> tuple[McNemar, ...]:
+    """McNemar's test of the network against each observer, from answers to images in any order.
 
-    `hits` (N,) are the network's, and for each observer the images seen and whether he was right there.
+    `who` (T,) is the observer's place, `mine` and `theirs` (T,) say whether the network and the observer are right.
+    Observers without an answer are left out.
     """
+    kinds = np.bincount(who * 4 + mine * 2 + theirs, minlength=4 * len(observers)).reshape(-1, 2, 2)
     found = []
-    for name, (images, right) in zip(observers, rights, strict=True):
-        mine, theirs = hits[images] > 0.5, right > 0.5
-        one, other = int((mine & ~theirs).sum()), int((theirs & ~mine).sum())
-        count = len(images)
-        both, none = int((mine & theirs).sum()), int((~mine & ~theirs).sum())
+    for name, ((none, other), (one, both)) in zip(observers, kinds.tolist(), strict=True):
+        count = both + one + other + none
+        if not count:
+            continue
         margins = math.sqrt(float(both + one) * (both + other) * (none + one) * (none + other))
         phi = (both * none - one * other) / margins if margins else 0.0
-        shares = [share(float(each.mean()), count) if count else share(math.nan, 0) for each in (mine, theirs)]
+        shares = [share((both + each) / count, count) for each in (one, other)]
         difference = combined(shares, [1, -1], np.array([[1.0, phi], [phi, 1.0]]))
         found.append((name, count, one, other, difference, mcnemar(one, other)))
     adjusted = holm([each[-1] for each in found])

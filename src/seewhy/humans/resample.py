@@ -69,42 +69,32 @@ def _drawn(count: int, rounds: int, random: np.random.Generator) -> np.ndarray[A
 @final
 @dataclass(frozen=True, eq=False)
 class Replicates:
-    """How far M statistics move in each round (R, M) with images drawn again, with annotators, and with both.
+    """How far M statistics move in each round (R, M) with images drawn again, and with annotators drawn again.
 
-    `count` is the number of images drawn from, or those (M,) that each statistic looks at, and `people` that of annotators;
-    0 where they are not told apart.
+    `answers` (M,) is the variance that single answers bring: it is a part of both. `count` is the number of images drawn from,
+    or those (M,) that each statistic looks at, and `people` that of annotators; 0 where they are not told apart.
     """
 
     images: Floats
     annotators: Floats
-    both: Floats
+    answers: Floats
     count: int | Floats
     people: int
-
-    def minus(self, other: Replicates) -> Replicates:
-        """Those of a difference."""
-        return Replicates(
-            self.images - other.images,
-            self.annotators - other.annotators,
-            self.both - other.both,
-            self.count,
-            max(self.people, other.people),
-        )
 
     def spread(self) -> Spread:
         """How the statistics scatter over samples of images and of people.
 
-        With images and annotators crossed, drawing both again counts the scatter of single answers up to three times (Owen
-        2007). So the variance is that of drawing images, plus that of drawing annotators, less what only drawing both adds
-        (σ²_images + σ²_people − σ²_both-only, the two-way variance of studies with many readers and many cases, Gallas 2006),
-        each enlarged by n / (n − 1), and never less than one of the two; degrees of freedom by Satterthwaite.
+        With images and annotators crossed, the variance is that of drawing images, plus that of drawing annotators, less that of
+        single answers, which both bring (the two-way variance of studies with many readers and many cases, Gallas 2006, and of
+        regression with two-way clusters, Cameron, Gelbach & Miller 2011); drawing both at once would count it three times (Owen
+        2007). The first two are enlarged by n / (n − 1), the sum is never less than one of them; degrees of freedom by
+        Satterthwaite.
         """
         images, people = np.maximum(np.asarray(self.count, dtype=np.float64) - 1, 1), max(self.people - 1, 0)
         first = self.images * np.sqrt((images + 1) / images)
         second = self.annotators * math.sqrt((people + 1) / people if people else 1.0)
         of_images, of_people = variance(first), variance(second)
-        of_answers = variance(self.both - self.images - self.annotators)
-        total = np.maximum(np.maximum(of_images, of_people), of_images + of_people - of_answers)
+        total = np.maximum(np.maximum(of_images, of_people), of_images + of_people - self.answers)
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = np.sqrt(np.where(total > 0, total / (of_images + of_people), 1.0))
             freedom = total**2 / (of_images**2 / images + (of_people**2 / people if people else 0.0))
@@ -114,8 +104,20 @@ class Replicates:
             freedom=np.where(total > 0, freedom, math.inf),
             of_images=of_images,
             of_people=of_people,
-            of_answers=of_answers,
+            of_answers=self.answers,
         )
+
+
+def crossed(images: Floats, draws: Draws, without: Floats, answers: Floats, count: int | Floats) -> Replicates:
+    """The rounds of M statistics whose images were drawn (R, M), from the jackknife over people and over single answers.
+
+    `without` (A, M) are the differences that leaving out an annotator makes: annotators are drawn by what each adds, so that a
+    round costs a product of matrices. `answers` (M,) is the variance that single answers bring, of the jackknife too.
+    """
+    people = len(without)
+    adds = np.where(np.isfinite(without), without, 0.0)
+    adds = (adds.mean(0) - adds) * (people - 1) / people
+    return Replicates(images, draws.annotators.astype(np.float64) @ adds, answers, count, people)
 
 
 @final
@@ -170,7 +172,14 @@ def variance(rounds: Floats) -> Floats:
 
 def alone(moved: Floats, count: int | Floats) -> Replicates:
     """The rounds of statistics that people have no part in, or whose people are not told apart."""
-    return Replicates(moved, np.zeros_like(moved), moved, count, 0)
+    return Replicates(moved, np.zeros_like(moved), np.zeros(moved.shape[1]), count, 0)
+
+
+def less(one: Replicates, other: Replicates) -> Replicates:
+    """The rounds of a difference of statistics, people having no part in the first."""
+    return Replicates(
+        one.images - other.images, one.annotators - other.annotators, other.answers, other.count, other.people
+    )
 
 
 def correlation(one: Floats, other: Floats) -> Floats:

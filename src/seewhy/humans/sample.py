@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seewhy.errors import InputError
 from seewhy.humans.estimate import Array, Floats
-from seewhy.humans.resample import Draws, Replicates, alone
+from seewhy.humans.resample import Draws, Replicates, alone, crossed
 from seewhy.humans.votes import Integers, Votes
 
 #: how far a row of probabilities may be from adding up to one: half precision and rounded tables are
@@ -79,38 +79,70 @@ class Sample:
         """The true class as ones and zeros (N, K)."""
         return np.eye(len(self.classes))[self.labels]
 
+    def moved(self, draws: Draws, masks: Array, table: Array | None = None) -> Replicates:
+        """How the people's mean share right moves in each round, over the images of each of M masks (N, M).
+
+        A `table` (N, K + 1) says what each answer to each image counts, and in its last column what none does, instead of 1
+        for the true class and else 0.
+        """
+        held = np.asarray(masks, dtype=np.float64)
+        shares = self.shares if table is None else self.shares_of(table)
+        top, bottom = shares @ held, held.sum(0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = top / bottom
+            images = draws.sums(held * shares[:, None]) / draws.sums(held) - value
+            if not draws.annotators.shape[1]:
+                return alone(images, bottom)
+            points = (self.right if table is None else self._points(table)).data
+            who, image, asked = self.cells
+            before = self.total[image]
+            rest = before - asked
+            last = rest == 0  # without this answer nobody is left, and the image goes
+            change = np.where(last, 0.0, (shares[image] * before - points) / np.where(last, 1, rest)) - shares[image]
+            shape = (len(self.annotators), len(self))
+            tops, bottoms = (
+                sparse.csr_matrix((each, (who, image)), shape=shape) @ held
+                for each in (change, last.astype(np.float64))
+            )
+            without = (top + tops) / (bottom - bottoms) - value
+            # an answer less moves the mean by its change, or, with its image, by what that is off the mean
+            squares = np.bincount(image, np.where(last, 0.0, self.independent * change**2), len(self))
+            answers = squares @ (held / bottom) ** 2
+            gone = held[image[last]]
+            answers += (((top - shares[image[last], None] * gone) / (bottom - gone) - value) ** 2).sum(0)
+        return crossed(images, draws, without, answers, bottom)
+
+    @property
+    def cells(self) -> tuple[Integers, Integers, Floats]:
+        """Annotator, image and number of answers (T,) of every annotator to every image, in the order of `right`'s data."""
+        who = np.repeat(np.arange(self.seen.shape[0]), np.diff(self.seen.indptr))
+        return who, self.seen.indices, self.seen.data.astype(np.float64)
+
+    @property
+    def independent(self) -> Floats:
+        """(n − 1) / n (T,) for n people who answered the image of each cell; 1 where there is only one."""
+        _, image, _ = self.cells
+        people = np.bincount(image, minlength=len(self))[image]
+        return np.where(people > 1, (people - 1) / people, 1.0)
+
+    def shares_of(self, table: Array) -> Floats:
+        """What people's answers to an image count in the mean (N,), by a table (N, K + 1), see `moved`."""
+        counts = self.votes.counts
+        return ((counts * table[:, :-1]).sum(1) + (self.total - counts.sum(1)) * table[:, -1]) / self.total
+
+    def _points(self, table: Array) -> Any:
+        trials = self.votes.trials
+        if trials is None:
+            raise InputError("expected single answers, got counts only")
+        points = table[trials.image, trials.answer]  # no answer is −1: the last column
+        return _by_cell(points, trials.annotator, trials.image, self.seen.shape)
+
     def of_condition(self, name: str) -> Sample:
         """What was answered in one condition, with the images shown in it."""
         votes = self.votes.of_condition(name)
         asked = np.bincount(votes.trials.image, minlength=len(self)) > 0 if votes.trials else np.zeros(len(self), bool)
         kept = np.flatnonzero(asked)
         return _counted(votes.subset(kept), self.labels[kept], self.probabilities[kept], ())
-
-    def moved(self, draws: Draws, masks: Array) -> Replicates:
-        """How the people's mean share right moves in each round, over the images of each of M masks (N, M)."""
-        held = np.ascontiguousarray(masks, dtype=np.float32)
-        value = (self.shares @ held) / held.sum(0)
-        share = self.shares.astype(np.float32)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            images = draws.sums(held * share[:, None]) / draws.sums(held) - value
-            if not draws.annotators.shape[1]:
-                return alone(images, held.sum(0).astype(np.float64))
-            parts: list[tuple[Floats, Floats]] = []
-            right, seen = self.right.T.tocsr(), self.seen.T.tocsr()
-            for block in draws.blocks():
-                drawn = np.ascontiguousarray(draws.annotators[block].T, dtype=np.float32)
-                asked = (seen @ drawn).T
-                there = (asked > 0).astype(np.float32)
-                shares = np.where(asked > 0, (right @ drawn).T / asked, 0.0).astype(np.float32)
-                weights = draws.images[block].astype(np.float32)
-                parts.append(
-                    (
-                        (shares @ held) / (there @ held) - value,
-                        ((weights * shares) @ held) / ((weights * there) @ held) - value,
-                    )
-                )
-        annotators, both = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
-        return Replicates(images, annotators, both, held.sum(0).astype(np.float64), draws.annotators.shape[1])
 
 
 def sample(votes: Votes, probabilities: Array | Tensor, labels: Sequence[int | None] | Array | Tensor | None) -> Sample:
@@ -128,21 +160,28 @@ def sample(votes: Votes, probabilities: Array | Tensor, labels: Sequence[int | N
         )
     true = _labels(given, votes)
     asked = votes.counts.sum(1) if votes.trials is None else np.bincount(votes.trials.image, minlength=len(votes))
-    notes = []
-    for lacking, what in ((asked == 0, "votes"), ((true < 0) & (asked > 0), "a true class")):
+    unread = np.isnan(found).all(1)
+    notes, left = [], np.ones(len(votes), dtype=bool)
+    for there, what in ((asked > 0, "votes"), (true >= 0, "a true class"), (~unread, "a prediction of the network")):
+        lacking = left & ~there
+        left &= there
         if lacking.any():
             names = [votes.images[place] for place in np.flatnonzero(lacking)[:3]]
-            left = f" and {int(lacking.sum()) - 3} more" if lacking.sum() > 3 else ""
-            notes.append(f"without {what}, left out: {', '.join(names)}{left} ({int(lacking.sum())} of {len(votes)})")
-    kept = np.flatnonzero((asked > 0) & (true >= 0))
+            more = f" and {int(lacking.sum()) - 3:,} more" if lacking.sum() > 3 else ""
+            notes.append(
+                f"left out, without {what}: {int(lacking.sum()):,} of {len(votes):,} images ({', '.join(names)}{more})"
+            )
+    kept = np.flatnonzero(left)
     if not len(kept):
-        raise InputError(f"{votes.name} has no image with both votes and a true class; there is nothing to compare")
+        raise InputError(
+            f"{votes.name} has no image with votes, a true class and a prediction; there is nothing to compare"
+        )
     chosen = votes if len(kept) == len(votes) else votes.subset(kept)
     return _counted(chosen, true[kept], found[kept], tuple(notes))
 
 
 def checked(probabilities: Array | Tensor, votes: Votes) -> Floats:
-    """Probabilities as float64 rows that add up to one; raises `InputError` for what is none."""
+    """Probabilities as float64 rows that add up to one, or are all NaN; raises `InputError` for what is none."""
     held = (
         probabilities.detach().cpu().numpy() if isinstance(probabilities, torch.Tensor) else np.asarray(probabilities)
     )
@@ -153,10 +192,15 @@ def checked(probabilities: Array | Tensor, votes: Votes) -> Floats:
             f"got {tuple(held.shape)}; map the network's classes to the people's categories first"
         )
     held = held.astype(np.float64)
-    if not np.isfinite(held).all():
-        row = int(np.flatnonzero(~np.isfinite(held).all(1))[0])
-        raise InputError(f"expected finite probabilities, got {held[row].max():g} for {votes.images[row]}")
-    sums = held.sum(1)
+    missing = np.isnan(held).all(1)
+    broken = ~np.isfinite(held).all(1) & ~missing
+    if broken.any():
+        row = int(broken.argmax())
+        raise InputError(
+            f"expected finite probabilities, or NaN all along the row of an image that cannot be read, got "
+            f"{int((~np.isfinite(held[row])).sum())} that are not finite for {votes.images[row]}"
+        )
+    sums = np.where(missing, 1.0, held.sum(1))
     off = (held < 0).any(1) | (held > 1 + _OFF).any(1)
     if off.any():
         row = int(off.argmax())
@@ -198,10 +242,9 @@ def _counted(votes: Votes, labels: Integers, probabilities: Floats, notes: tuple
     right = seen = None
     if votes.trials is not None:
         trials, shape = votes.trials, (len(votes.annotators), len(labels))
-        hit = (trials.answer == labels[trials.image]).astype(np.float32)
-        places = (trials.annotator, trials.image)
-        right = sparse.csr_matrix((hit, places), shape=shape)
-        seen = sparse.csr_matrix((np.ones(len(trials), dtype=np.float32), places), shape=shape)
+        hit = (trials.answer == labels[trials.image]).astype(np.float64)
+        right = _by_cell(hit, trials.annotator, trials.image, shape)
+        seen = _by_cell(np.ones(len(trials)), trials.annotator, trials.image, shape)
         total = np.bincount(trials.image, minlength=len(labels)).astype(np.float64)
         unanswered = int((trials.answer < 0).sum())
         if unanswered and notes is not None:
@@ -212,6 +255,9 @@ def _counted(votes: Votes, labels: Integers, probabilities: Floats, notes: tuple
     return Sample(votes, labels, probabilities, right, seen, total, correct, notes)
 
 
-def without_annotators(given: Sample) -> Sample:
-    """The same as counts alone."""
-    return replace(given, votes=replace(given.votes, trials=None), right=None, seen=None)
+def _by_cell(values: Floats, annotators: Integers, images: Integers, shape: tuple[int, int]) -> Any:
+    """Answers' values added up for each annotator and image: sparse (A, N), zeros kept, so that all have the same cells."""
+    held = sparse.csr_matrix((values, (annotators, images)), shape=shape)
+    held.sum_duplicates()
+    held.sort_indices()
+    return held

@@ -63,6 +63,7 @@ def conditions(found: Agreement) -> list[Row]:
 def tests(found: Agreement) -> list[Row]:
     """The network against the mean annotator, the majority and each annotator."""
     main = found.rates.main
+    tested = [*([found.majority] if found.majority else []), *found.each]
     first = {
         "against": "mean annotator",
         "images": found.images,
@@ -71,7 +72,7 @@ def tests(found: Agreement) -> list[Row]:
     }
     return [
         {**first, **_held("difference", main.difference), "p": main.p, "p (Holm)": None},
-        *(_test(each, with_holm=place > 0) for place, each in enumerate((found.majority, *found.each))),
+        *(_test(each, with_holm=each is not found.majority) for each in tested),
     ]
 
 

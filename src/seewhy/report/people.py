@@ -269,7 +269,7 @@ def _names(axes: Axes, names: Sequence[str]) -> None:
 
 def _numbers(axes: Axes, matrix: Any, shown: Any, *, signed: bool) -> None:
     """Percent in each cell that rounds to something."""
-    for row, column in np.argwhere(np.isfinite(matrix) & (abs(np.nan_to_num(matrix)) >= 0.005)).tolist():
+    for row, column in np.argwhere(np.rint(100 * np.nan_to_num(matrix))).tolist():
         value = 100 * matrix[row, column]
         text = (f"{value:+.0f}" if signed else f"{value:.0f}").replace("-", "−")
         colour = "white" if abs(shown[row, column]) > 0.6 else "black"
@@ -277,8 +277,9 @@ def _numbers(axes: Axes, matrix: Any, shown: Any, *, signed: bool) -> None:
 
 
 def _percent(axis: Any) -> None:
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+    axis.set_major_locator(MaxNLocator(5))
     axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axis.set_tick_params(labelsize=7)
 
