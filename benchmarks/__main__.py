@@ -39,6 +39,7 @@ PARTS = {
     "white_box": "white_box",
     "maximize": "maximize",
     "exemplars": "exemplars",
+    "people": "people",
 }
 
 HEAD = """\

@@ -125,6 +125,7 @@ def _adjusted(parts: list[Part]) -> list[Part]:
     return [replace(part, adjusted=p) for part, p in zip(parts, corrected, strict=True)]
 
 
+@final
 class _Table:
     """Shares right over masks (N, M) of images, the first of which holds all, and how they move together."""
 
