@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crowds import answers, counts, sure
 
+from crowds import answers, counts, sure
 from seewhy.humans import Trials, Votes, agreement
 from seewhy.humans.kappa import Consistency, consistency, kappa, raters
 from seewhy.humans.resample import draw
@@ -59,7 +59,8 @@ def test_pairs_are_those_of_a_plain_loop_also_with_gaps() -> None:
     each = [by_hand((said == labels)[seen[who]], right[who][seen[who]]) for who in range(people)]
     assert held.pairs == 15
     assert held.people.value == pytest.approx(fmean(pairs))
-    assert held.each == pytest.approx(each) and held.network.value == pytest.approx(fmean(each))
+    assert held.each == pytest.approx(each)
+    assert held.network.value == pytest.approx(fmean(each))
     assert held.difference.value == pytest.approx(fmean(each) - fmean(pairs))
     assert held.people.low < held.people.value < held.people.high
 
@@ -98,7 +99,8 @@ def test_pooled_kappa_is_that_of_two_drawn_at_random() -> None:
     shares = table[:, 0] / table.sum(1)
     both = float((hits * shares).mean())
     assert held.network.value == pytest.approx(float(kappa(hits.mean(), shares.mean(), np.array(both))))
-    assert held.pairs == 0 and held.each == ()
+    assert held.pairs == 0
+    assert held.each == ()
 
 
 def test_leaving_people_out_is_leaving_them_out() -> None:
@@ -114,7 +116,9 @@ def test_leaving_people_out_is_leaving_them_out() -> None:
         bare = Votes("bare", tuple(of.images[k] for k in kept), of.classes, of.counts[kept], (0,) * len(kept))
         return found(bare, said[kept]).people.value
 
-    values = [plain(votes.of_annotators([name for name in votes.annotators if name != out])) for out in votes.annotators]
+    values = [
+        plain(votes.of_annotators([name for name in votes.annotators if name != out])) for out in votes.annotators
+    ]
     jackknife = 11 / 12 * ((np.array(values) - fmean(values)) ** 2).sum()
     given = sample(votes, said, None)
     from seewhy.humans.kappa import _pooled
@@ -126,7 +130,8 @@ def test_leaving_people_out_is_leaving_them_out() -> None:
 def test_one_annotator_has_no_kappa_with_people() -> None:
     table = np.array([[0, 0, 1, 0, 1] * 10])
     held = found(answers(table, [0] * 50, 2), sure([0, 1, 1, 0, 0] * 10, 2))
-    assert not held.people.known and not held.difference.known
+    assert not held.people.known
+    assert not held.difference.known
     assert held.network.value == pytest.approx(by_hand(table[0] == 0, np.array([1, 0, 0, 1, 1] * 10) == 1))
     assert any("one annotator only" in note for note in held.notes)
 
@@ -134,7 +139,8 @@ def test_one_annotator_has_no_kappa_with_people() -> None:
 def test_kappa_is_not_defined_where_nobody_errs() -> None:
     for votes in (answers(np.zeros((4, 30), dtype=int), [0] * 30, 2), counts([[5, 0]] * 30, [0] * 30)):
         held = found(votes, sure([0] * 30, 2))
-        assert not held.people.known and not held.network.known
+        assert not held.people.known
+        assert not held.network.known
         assert any("nobody is ever wrong" in note for note in held.notes)
 
 
@@ -143,7 +149,8 @@ def test_many_people_are_paired_by_lot() -> None:
     table = (random.random((210, 25)) > 0.7).astype(int)
     votes, said = answers(table, [0] * 25, 2), sure([0, 1] * 12 + [0], 2)
     held = found(votes, said, 100)
-    assert held.pairs == 20_000 and any("drawn by lot" in note for note in held.notes)
+    assert held.pairs == 20_000
+    assert any("drawn by lot" in note for note in held.notes)
     right = (table == 0).astype(float)
     rates, both = right.mean(1), right @ right.T / 25
     every = kappa(rates[:, None], rates[None], both)[np.triu_indices(210, 1)]
@@ -171,9 +178,12 @@ def test_alpha_is_that_of_krippendorff() -> None:
 
 def test_agreement_is_not_defined_where_all_say_the_same_or_nobody_is_asked_twice() -> None:
     same = raters(np.array([[5, 0]] * 20), draw(20, 0, 100, 0))
-    assert same.agree.value == 1 and not same.fleiss.known and not same.krippendorff.known
+    assert same.agree.value == 1
+    assert not same.fleiss.known
+    assert not same.krippendorff.known
     once = raters(np.array([[1, 0]] * 20), draw(20, 0, 100, 0))
-    assert once.images == 0 and not once.agree.known
+    assert once.images == 0
+    assert not once.agree.known
 
 
 def edges(shared: Path) -> tuple[Votes, dict[str, dict[str, int]]]:

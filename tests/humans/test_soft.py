@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crowds import answers, counts, sure
 from scipy import stats  # type: ignore[import-untyped]
 
+from crowds import answers, counts, sure
 from seewhy.humans import Votes
 from seewhy.humans.calibration import BINS, calibration, equal_mass, equal_width
 from seewhy.humans.ceiling import ceiling, left_out
@@ -90,9 +90,7 @@ def test_the_entropy_of_votes_has_its_known_expectation(total: int) -> None:
     chance = 0.3
     outcomes = [(k, math.comb(total, k) * chance**k * (1 - chance) ** (total - k)) for k in range(total + 1)]
     mean = sum(weight * float(entropy(np.array([[k, total - k]]))[0]) for k, weight in outcomes)
-    series = sum(
-        (chance * (1 - chance) ** order + (1 - chance) * chance**order) / order for order in range(1, total)
-    )
+    series = sum((chance * (1 - chance) ** order + (1 - chance) * chance**order) / order for order in range(1, total))
     assert mean == pytest.approx(series)  # Σ_m Σ_k p (1 − p)^m / m up to m = n − 1: entropy is the sum to infinity
 
 
@@ -103,7 +101,8 @@ def test_choices_are_compared_where_peoples_are_untied() -> None:
     held = soft(given, draws, 0)
     assert held is not None
     assert (held.firsts, held.seconds) == (4, 2)
-    assert held.first.value == pytest.approx(3 / 4) and held.second.value == pytest.approx(1 / 2)
+    assert held.first.value == pytest.approx(3 / 4)
+    assert held.second.value == pytest.approx(1 / 2)
 
 
 def test_rank_correlation_counts_repeated_images() -> None:
@@ -119,14 +118,18 @@ def test_rank_correlation_counts_repeated_images() -> None:
 def test_halves_are_halves() -> None:
     table = RANDOM.integers(0, 12, (200, 5))
     half = halved(table, np.random.default_rng(3))
-    assert (half.sum(1) == table.sum(1) // 2).all() and (half <= table).all() and (half >= 0).all()
+    assert (half.sum(1) == table.sum(1) // 2).all()
+    assert (half <= table).all()
+    assert (half >= 0).all()
     assert half.sum(0) / table.sum(0) == pytest.approx(0.5, abs=0.05)
 
 
 def test_few_votes_leave_images_out_or_everything() -> None:
     given, draws = made(counts([[1, 0], [3, 1], [0, 2], [2, 2]], [0, 0, 1, 1]), sure([0, 0, 1, 1], 2))
     held = soft(given, draws, 0)
-    assert held is not None and held.images == 3 and "fewer than two votes" in held.notes[0]
+    assert held is not None
+    assert held.images == 3
+    assert "fewer than two votes" in held.notes[0]
     given, draws = made(counts([[1, 0]] * 4, [0] * 4), sure([0] * 4, 2))
     assert soft(given, draws, 0) is None
 
@@ -166,14 +169,16 @@ def test_the_calibration_error_of_a_calibrated_network_is_near_what_it_should_sh
     given, draws = made(counts([[3, 1]] * 2000, labels), np.stack([top, 1 - top], 1), 400)
     found = calibration(given, draws, 0)[0]
     assert found.width.value == pytest.approx(found.perfect, abs=0.012)
-    assert found.width.low == 0.0 and found.over.low < 0 < found.over.high
+    assert found.width.low == 0.0
+    assert found.over.low < 0 < found.over.high
 
 
 def test_bins() -> None:
     assert equal_width(np.array([0.0, 0.2, 0.21, 1.0]), 5)[0].tolist() == [0, 0, 1, 4]
     bins, edges = equal_mass(np.array([1.0, 1.0, 1.0, 0.5]), 3)
     assert bins.tolist() == [1, 1, 1, 0] or len(set(bins.tolist())) == 1  # equal confidences stay together
-    assert edges[0] == 0.5 and edges[-1] == 1
+    assert edges[0] == 0.5
+    assert edges[-1] == 1
     assert equal_mass(np.full(5, 0.7))[0].tolist() == [0] * 5
 
 
@@ -215,7 +220,8 @@ def test_a_person_and_the_network_together_beat_both_where_their_errors_differ()
     held = coverage(given, draws, 0).together
     # the network is to be followed against a person where p > 17 / 20, as the person's odds of being right are 17 to 1 a class:
     # a quarter of the images, with p = 0.925 in the mean
-    assert held.gain.value == pytest.approx(0.25 * (0.15 * 0.925 - 0.85 * 0.075), abs=0.008) and held.gain.low > 0
+    assert held.gain.value == pytest.approx(0.25 * (0.15 * 0.925 - 0.85 * 0.075), abs=0.008)
+    assert held.gain.low > 0
     assert held.deferred.value > max(given.hits.mean(), given.shares.mean())
 
 
@@ -250,7 +256,8 @@ def test_the_ceiling_is_what_the_other_votes_foretell() -> None:
 def test_confusions_share_out_votes() -> None:
     given, _ = made(counts([[3, 1], [2, 2], [0, 4]], [0, 0, 1]), sure([0, 1, 1], 2))
     held = confusion(given)
-    assert held.people.tolist() == [[0.625, 0.375], [0, 1]] and held.network.tolist() == [[0.5, 0.5], [0, 1]]
+    assert held.people.tolist() == [[0.625, 0.375], [0, 1]]
+    assert held.network.tolist() == [[0.5, 0.5], [0, 1]]
     assert held.most_different() == [("a", "b", 0.5, 0.375)]
 
 
@@ -262,7 +269,8 @@ def test_shape_bias_by_names() -> None:
     votes = Votes("cue conflict", names, ("cat", "dog", "owl"), table, (0, 1, 0, 1))
     given, draws = made(votes, sure([1, 1, 0, 2], 3))
     held = shape_bias(given, draws)
-    assert held is not None and held.images == 3
+    assert held is not None
+    assert held.images == 3
     assert held.network.value == pytest.approx(1 / 2)  # one by texture, one by shape, one by neither
     assert held.people.value == pytest.approx((3 + 2) / (3 + 1 + 2 + 1))
     assert held.decided == pytest.approx((2 / 3, (1 + 3 / 4) / 3))
