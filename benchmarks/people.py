@@ -55,8 +55,8 @@ def people() -> list[str]:
     return [
         "## A network beside people",
         "",
-        f"{IMAGES:,} images, {VOTES:,} votes, {CLASSES} classes, {ROUNDS:,} rounds of the bootstrap: everything that `seewhy versus` "
-        "says of them, besides the network's passes. Votes are made up, as many as those of CIFAR-10H.",
+        f"{IMAGES:,} images, {VOTES:,} votes, {CLASSES} classes, {ROUNDS:,} rounds of the bootstrap: everything that "
+        "`seewhy versus` says of them, besides the passes. Votes are made up, as many as those of CIFAR-10H.",
         "",
         *table(("votes", "the whole comparison", "wanted", "of all threads"), rows),
     ]

@@ -152,7 +152,7 @@ class Spread:
             return UNKNOWN
         if len(moved) < len(self.deviations) / 2 or not self.error[place] > 0:
             return Estimate(value, math.nan, math.nan)
-        low, high = np.quantile(moved, [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = np.quantile(moved, [(1 - confidence) / 2, (1 + confidence) / 2], method="weibull")
         if reflected:
             low, high = -high, -low
         wider = quantile(confidence, float(self.freedom[place])) / quantile(confidence)
