@@ -40,6 +40,7 @@ PARTS = {
     "maximize": "maximize",
     "exemplars": "exemplars",
     "people": "people",
+    "tune": "tune",
 }
 
 HEAD = """\

@@ -12,7 +12,7 @@ FLOORS = (
     {"errors", "units", "rng", "machine", "intervals"},
     {"data", "engine", "classifier", "method", "selftest", "result"},
     {"lens", "zoo"},
-    {"look", "explain", "attack"},
+    {"look", "explain", "attack", "tune"},
     {"humans"},
     {"run"},
     {"report"},

@@ -45,12 +45,8 @@ class Method(ABC):
     @property
     def spec(self) -> str:
         """The method as a string, with the fields that differ from their defaults: `smoothgrad:samples=64`."""
-        given = [
-            f"{field.name}={_write(getattr(self, field.name))}"
-            for field in fields(self)
-            if getattr(self, field.name) != _default(field)
-        ]
-        return self.name + (":" + ",".join(given) if given else "")
+        given = written(self)
+        return f"{self.name}:{given}" if given else self.name
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -106,6 +102,15 @@ def read_options(cls: type[Any], text: str, owner: str) -> dict[str, Any]:
             raise SpecError(f'{owner} has no option "{option if not equals else key}"{way_out}')
         values[key] = _read(value, hints[key], f"{owner}:{key}")
     return values
+
+
+def written(value: Any) -> str:
+    """The fields of a dataclass that differ from their defaults, as `read_options` reads them."""
+    return ",".join(
+        f"{field.name}={_write(getattr(value, field.name))}"
+        for field in fields(value)
+        if getattr(value, field.name) != _default(field)
+    )
 
 
 class Option(NamedTuple):

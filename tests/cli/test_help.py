@@ -34,7 +34,7 @@ EXAMPLES = [example for command in ALL.values() for example in command.examples]
 
 def test_what_there_is() -> None:
     assert set(ALL) == {
-        *("audit", "explain", "attack", "look", "versus", "check", "methods", "models", "model"),
+        *("audit", "explain", "attack", "look", "versus", "tune", "check", "methods", "models", "model"),
         *("data get", "data show", "report", "doctor"),
     }
 

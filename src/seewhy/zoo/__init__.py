@@ -20,7 +20,7 @@ from seewhy.selftest import close, examine, probes
 from seewhy.zoo.accuracy import Accuracy, accuracy
 from seewhy.zoo.source import Found, Grey, Options, Single
 
-__all__ = ["Accuracy", "Grey", "Listed", "accuracy", "load", "models", "prepare"]
+__all__ = ["Accuracy", "Grey", "Listed", "accuracy", "load", "models", "named", "prepare"]
 
 _BUILT_IN = {
     "efficientnet-lite0": "EfficientNet-Lite0, ImageNet's 1,000 classes, 224×224, 4.7 million parameters; the default",
@@ -35,7 +35,12 @@ _SOURCES = {
     "timm": ("timm_models", "resnet18.a1_in1k", "any model of PyTorch Image Models", ("timm",)),
     "hf": ("hf_models", "microsoft/resnet-50", "a Hugging Face image classifier, by name or folder", ("transformers",)),
     "onnx": ("onnx_file", "PATH.onnx", "an ONNX file", ("onnx", "onnx2torch")),
-    "file": ("python_file", "PATH.py:FUNCTION@WEIGHTS.safetensors", "your own model and weights", ()),
+    "file": (
+        "python_file",
+        "PATH.py:FUNCTION@WEIGHTS.safetensors",
+        "your own model and weights, or file:FOLDER, which `seewhy tune` made",
+        (),
+    ),
     "export": ("export_file", "PATH.pt2", "what torch.export.save wrote", ()),
 }
 
@@ -153,7 +158,12 @@ def _classifier(spec: str, found: Found, options: Options, engine: Engine) -> Cl
     )
 
 
-def _parse(spec: str) -> tuple[Source, str, Options]:
+def named(spec: str) -> tuple[str, Options]:
+    """A spec's name and the options behind it; raises `SpecError` for an option that there is not.
+
+    >>> named("torchvision:resnet18,size=64")[0]
+    'torchvision:resnet18'
+    """
     whole = re.fullmatch(r"(.*?)((?:,[a-z_]+=[^,]*)*)", spec.strip(), re.DOTALL)
     name, given = (whole[1], whole[2]) if whole else (spec, "")
     options = Options(**read_options(Options, given, name))
@@ -161,6 +171,11 @@ def _parse(spec: str) -> tuple[Source, str, Options]:
         raise SpecError(f'expected three numbers joined by + for mean and std, such as 0.5+0.5+0.5, in "{spec}"')
     if options.size is not None and (len(options.size) > 2 or min(options.size) < 1):
         raise SpecError(f'expected size as a side or height+width in pixels, in "{spec}"')
+    return name, options
+
+
+def _parse(spec: str) -> tuple[Source, str, Options]:
+    name, options = named(spec)
     if name in _BUILT_IN:
         from seewhy.zoo import builtin
 

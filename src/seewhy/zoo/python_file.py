@@ -1,4 +1,4 @@
-"""`file:PATH.py:FUNCTION@WEIGHTS`: the user's own model, made by a function of theirs."""
+"""`file:PATH.py:FUNCTION@WEIGHTS`: the user's own model, made by a function of theirs; or `file:FOLDER`, which holds both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from seewhy.zoo.source import Found, Options, described, existing, fill, read_we
 
 
 def load(name: str, options: Options) -> Found:
-    """Runs the file and calls the function without arguments; a class, or a module that is there, will do as well."""
+    """Runs the file and calls the function without arguments; a class, or a module that is there, will do as well.
+
+    A folder stands for its model.py, the function model in it, and the weights model.safetensors beside it.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        existing(folder / "model.safetensors", "a model's weights")
+        name = f"{folder / 'model.py'}:model" + ("" if options.weights else f"@{folder / 'model.safetensors'}")
     left, _, weights = name.partition("@")
     file, colon, function = left.rpartition(":")
     if not colon or not file or not function:
