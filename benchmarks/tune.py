@@ -96,9 +96,9 @@ def tune() -> list[str]:
     return [
         "## Tuning beside the passes alone",
         "",
-        "EfficientNet-Lite0, its first convolution frozen, channels last. A step reads, cuts, turns and colours its pictures, passes "
-        "them forward and backward, moves and averages the weights. Depthwise convolutions have gradients of their own in bf16 "
-        "(`seewhy/tune/depthwise.py`); the last two columns are the same passes without them.",
+        "EfficientNet-Lite0, its first convolution frozen, channels last. A step reads, cuts, turns and colours its "
+        "pictures, passes them forward and backward, moves and averages the weights. Depthwise convolutions have gradients "
+        "of their own in bf16 (`seewhy/tune/depthwise.py`); the last two columns are the same passes without them.",
         "",
         *table(head, rows),
     ]

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/run-format.md", "docs/people.md", "CHANGELOG.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/run-format.md", "docs/people.md", "docs/tune.md", "CHANGELOG.md"]
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -45,6 +45,16 @@ def test_the_code_about_people_runs_and_prints_what_it_says(tmp_path: Path) -> N
     code = "\n".join(blocks("docs/people.md", "python"))
     printed = run(code, tmp_path)
     assert printed == "".join(blocks("docs/people.md", "text"))
+
+
+def test_the_code_and_the_options_of_the_page_on_tuning_hold(tmp_path: Path) -> None:
+    from seewhy.method import options
+    from seewhy.tune import Recipe
+
+    for code in blocks("docs/tune.md", "python"):
+        run(code, tmp_path)
+    told = re.findall(r"^\| `(\w+)` \| (?:`(.*?)`)? *\|", (ROOT / "docs" / "tune.md").read_text(), re.MULTILINE)
+    assert told == [(each.name, each.default) for each in options(Recipe)]
 
 
 def test_the_method_in_contributing_is_a_method(tmp_path: Path) -> None:

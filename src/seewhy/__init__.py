@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seewhy import attack, data, explain, humans, lens, look, zoo
+    from seewhy import attack, data, explain, humans, lens, look, tune, zoo
     from seewhy.classifier import Classifier
     from seewhy.data.images import Images, Preprocess
     from seewhy.engine import Engine
@@ -30,6 +30,7 @@ __all__ = [
     "load",
     "look",
     "parse",
+    "tune",
     "zoo",
 ]
 

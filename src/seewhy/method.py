@@ -121,8 +121,8 @@ class Option(NamedTuple):
     default: str
 
 
-def options(cls: type[Method]) -> tuple[Option, ...]:
-    """The options of a method.
+def options(cls: type[Any]) -> tuple[Option, ...]:
+    """The options of a method, or of any such dataclass.
 
     >>> options(registry()["grad-cam"])
     (Option(name='layer', kind='text or none', default='none'),)
