@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def save(result: DataclassInstance, path: str | os.PathLike[str]) -> None:
     """Write a result to one `.npz` file of plain arrays and a JSON text, `about`; needs nothing of seewhy to be read.
 
-    An array for each tensor by its field's name (`measures.completeness error` for one in a mapping, `images.pixels` for
-    the images' pixels); everything else stands in `about`.
+    An array for each tensor or array by its field's name (`measures.completeness error` for one in a mapping,
+    `images.pixels` for the images' pixels); everything else stands in `about`.
     """
     arrays: dict[str, Any] = {}
     about: dict[str, Any] = {}
@@ -40,6 +40,8 @@ def save(result: DataclassInstance, path: str | os.PathLike[str]) -> None:
 def _sort(name: str, value: Any, arrays: dict[str, Any], about: dict[str, Any]) -> None:
     if isinstance(value, Tensor):
         arrays[name] = value.detach().cpu().numpy()
+    elif isinstance(value, np.ndarray):
+        arrays[name] = value
     elif isinstance(value, Images):
         _sort(f"{name}.pixels", value.pixels, arrays, about)
         about[f"{name}.names"] = value.names
@@ -47,7 +49,13 @@ def _sort(name: str, value: Any, arrays: dict[str, Any], about: dict[str, Any]) 
         for key, part in value.items():
             _sort(f"{name}.{key}", part, arrays, about)
     else:
-        about[name] = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        about[name] = _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def shown(figure: Figure, words: str) -> str:

@@ -1,0 +1,104 @@
+"""Figures of where people and a network part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seewhy.report import pictures, words
+from seewhy.report.figures import _BLUE, _ORANGE, _SERIES, _bare, _figure, _photo
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from seewhy.humans.gallery import Case, Gallery
+    from seewhy.humans.parting import Parting
+
+
+def effects(found: Parting) -> Figure:
+    """What goes with each set: a plot a set, the properties' AUC with their intervals, clear ones filled."""
+    from seewhy.humans.parting import SETS
+
+    groups = list(dict.fromkeys(each.group for each in found.effects))
+    if not groups:
+        return _counts(found)
+    names = list(dict.fromkeys(each.property for each in found.effects))
+    figure = _figure(1.6 + 2.7 * len(groups), 1.3 + 0.32 * len(names))
+    for column, group in enumerate(groups):
+        axes = figure.add_subplot(1, len(groups), column + 1)
+        axes.axvline(0.5, color="0.6", linewidth=1)
+        held = {each.property: each for each in found.effects if each.group == group}
+        for row, name in enumerate(names):
+            each = held.get(name)
+            if each is None:
+                continue
+            colour = _SERIES[column % len(_SERIES)]
+            axes.plot(each.interval, (row, row), color=colour, linewidth=1.6)
+            axes.plot(each.auc, row, "o", color=colour, markerfacecolor=colour if each.clear else "white", markersize=5)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_yticks(range(len(names)), names if column == 0 else [""] * len(names), fontsize=8)
+        axes.tick_params(labelsize=8)
+        size = next(each.images for each in found.effects if each.group == group)
+        title = f"{SETS[group].format(model=found.model)}\n{words.many(size, 'image')}"
+        axes.set_title(title, fontsize=8, parse_math=False, wrap=True)
+    text = "chance that an image has more of it than one that both get right, of the same class; filled: told from ½"
+    figure.supxlabel(text, fontsize=8)
+    return figure
+
+
+def _counts(found: Parting) -> Figure:
+    from seewhy.humans.parting import SETS
+
+    rows = found.rows()
+    figure = _figure(6.4, 2.6)
+    axes = figure.add_subplot()
+    shares = [row["share"] for row in rows]
+    axes.barh(range(len(rows)), shares, color=_BLUE)
+    labels = [f"{SETS[row['set']].format(model=found.model)}: {row['images']:,}" for row in rows]
+    axes.set_yticks(range(len(rows)), labels, fontsize=8)
+    for tick in axes.get_yticklabels():
+        tick.set_parse_math(False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of the images", fontsize=8)
+    axes.tick_params(labelsize=8)
+    return figure
+
+
+def gallery(found: Gallery) -> Figure:
+    """A row a case: the photograph, an explanation of each class, and votes beside probabilities."""
+    maps = max(map(len, found.explanations))
+    figure = _figure(2.1 * (1 + maps) + 3.4, 2.25 * len(found))
+    grid = figure.add_gridspec(len(found), 2 + maps, width_ratios=[1] * (1 + maps) + [1.5])
+    for row, case in enumerate(found.cases):
+        photo = _photo(found.images, row)
+        axes = _bare(figure.add_subplot(grid[row, 0]))
+        axes.imshow(np.asarray(photo))
+        axes.set_title(f"{case.image}\ntruly {case.truth}", fontsize=8, parse_math=False)
+        for column, each in enumerate(found.explanations[row], 1):
+            axes = _bare(figure.add_subplot(grid[row, column]))
+            laid = pictures.overlay(photo, each.heatmap(size=each.values.shape[2:])[0].numpy(), each.sign)
+            axes.imshow(np.asarray(laid.picture))
+            axes.set_title(f"{words.title(each.method)}\n{each.labels[0]}", fontsize=8, parse_math=False)
+            axes.set_xlabel(f"up to {words.figure(laid.scale)}", fontsize=7)
+        bars(figure.add_subplot(grid[row, 1 + maps]), case, found.model)
+    return figure
+
+
+def bars(axes: Axes, case: Case, model: str) -> None:
+    """People's votes and the network's probabilities, class by class."""
+    places = np.arange(len(case.votes))
+    axes.barh(places - 0.2, [share for _, share in case.votes], 0.38, color=_BLUE, label="people")
+    axes.barh(places + 0.2, [chance for _, chance in case.chances], 0.38, color=_ORANGE, label=model)
+    names = [f"{name} ✓" if name == case.truth else name for name, _ in case.votes]
+    axes.set_yticks(places, names, fontsize=8)
+    for tick in axes.get_yticklabels():
+        tick.set_parse_math(False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.tick_params(axis="x", labelsize=7)
+    for text in axes.legend(fontsize=7, frameon=False, loc="lower right").get_texts():
+        text.set_parse_math(False)
