@@ -98,7 +98,7 @@ def test_a_class_is_not_taken_for_a_failing() -> None:
     value = truth + 0.2 * draw.standard_normal(600)
     votes = Votes("five", tuple(map(str, range(600))), CLASSES, counts)
     found = parting(votes, chances, truth, properties={"hue": value}, rounds=200)
-    (effect,) = [each for each in found.effects if each.property == "hue"]
+    (effect,) = [each for each in found.effects if each.measure == "hue"]
     assert effect.group == "people right"
     assert abs(effect.auc - 0.5) < 0.1
     assert not effect.clear
@@ -123,7 +123,7 @@ def test_the_intervals_cover_and_the_correction_holds() -> None:
         noise = {str(k): draw.standard_normal(160) for k in range(6)}
         found = parting(votes, chances, labels, properties=noise, rounds=1)
         assert found.effects
-        clear += any(each.clear for each in found.effects if each.property != "people's entropy")
+        clear += any(each.clear for each in found.effects if each.measure != "people's entropy")
     assert clear / 100 <= 0.11  # 0.05, and two and a half standard errors
 
 
@@ -144,16 +144,19 @@ def test_what_goes_with_it_is_said_as_association() -> None:
     wrong = chances.argmax(1) != labels
     dark = -2.0 * wrong + np.random.default_rng(1).standard_normal(900)
     found = parting(votes, chances, labels, properties={"brightness": dark}, rounds=100, model="resnet20")
-    effect = next(each for each in found.effects if (each.group, each.property) == ("people right", "brightness"))
+    effect = next(each for each in found.effects if (each.group, each.measure) == ("people right", "brightness"))
     assert effect.clear
     assert effect.auc < 0.2
     assert effect.interval[0] < effect.auc < effect.interval[1]
     words = found.words()
-    assert "Where people are right, resnet20 is wrong, images have, beside those that both get right: lower brightness" in words
+    assert (
+        "Where people are right, resnet20 is wrong, images have, beside those that both get right: lower brightness"
+        in words
+    )
     assert "association" in words
     assert "not a cause" in words
     # what the votes made is not taken for what goes with them
-    assert {each.group for each in found.effects if each.property == "people's entropy"} == {"people right"}
+    assert {each.group for each in found.effects if each.measure == "people's entropy"} == {"people right"}
     rows = {row["set"]: row for row in found.rows()}
     assert sum(row["images"] for row in rows.values()) == 900
     assert rows["people right"]["effects"][0]["clear"] is True
@@ -216,15 +219,15 @@ def test_properties_against_scikit_image_and_plain_loops() -> None:
         assert np.allclose(grey, skimage.color.rgb2gray(plain), atol=1e-3)  # whose weights have three digits more
         assert found["brightness"][place] == pytest.approx(grey.mean(), rel=1e-5)
         assert found["contrast"][place] == pytest.approx(grey.std(), rel=1e-4)
-        laplacian = skimage.filters.laplace(grey)[1:-1, 1:-1]
+        laplacian = skimage.filters.laplace(grey)[1:-1, 1:-1]  # type: ignore[no-untyped-call]
         assert found["sharpness"][place] == pytest.approx(laplacian.var(), rel=1e-4)
         levels = np.rint(grey * 255).astype(np.uint8)
-        assert found["entropy"][place] == pytest.approx(skimage.measure.shannon_entropy(levels), abs=0.02)
+        assert found["entropy"][place] == pytest.approx(skimage.measure.shannon_entropy(levels), abs=0.02)  # type: ignore[no-untyped-call]
         red, green, blue = plain.reshape(-1, 3).T
         across, along = red - green, 0.5 * (red + green) - blue
         colourful = np.hypot(across.std(), along.std()) + 0.3 * np.hypot(across.mean(), along.mean())
         assert found["colourfulness"][place] == pytest.approx(colourful, rel=1e-4)
-        size = np.hypot(skimage.filters.sobel_h(grey), skimage.filters.sobel_v(grey))[1:-1, 1:-1]
+        size = np.hypot(skimage.filters.sobel_h(grey), skimage.filters.sobel_v(grey))[1:-1, 1:-1]  # type: ignore[no-untyped-call]
         assert found["edges"][place] == pytest.approx((size / 2 > 0.1).mean(), abs=0.005)
     ramp = torch.linspace(0, 1, 11).expand(1, 3, 12, 11)  # 0.1 a pixel across
     steep = torch.linspace(0, 1, 9).expand(1, 3, 12, 9)  # 0.125 a pixel

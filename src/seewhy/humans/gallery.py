@@ -130,11 +130,15 @@ def gallery(
     """
     chosen = [case for group in sets for case in cases(found, group, count)]
     if not chosen:
-        raise InputError(f"{found.model} and people part on none of the {len(found):,} images: there is nothing to show")
+        raise InputError(
+            f"{found.model} and people part on none of the {len(found):,} images: there is nothing to show"
+        )
     places = {name: place for place, name in enumerate(data.names)}
     lost = [case.image for case in chosen if case.image not in places]
     if lost:
-        raise InputError(f'{data.name} has no image "{lost[0]}", which people voted on; give the images that were compared')
+        raise InputError(
+            f'{data.name} has no image "{lost[0]}", which people voted on; give the images that were compared'
+        )
     parts, explanations, cost = [], [], Cost()
     notes: list[str] = []
     for case in chosen:
@@ -170,5 +174,3 @@ def explained(
     for each in found:
         cost += each.cost
     return tuple(found), (*notes, *(note for each in found for note in each.notes)), cost
-
-

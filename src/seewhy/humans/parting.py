@@ -51,12 +51,12 @@ class Effect:
 
     `auc` is the chance that an image of the set has the higher value than one that both get right, of the same true class:
     0.5 where nothing goes with it. `interval` is its bootstrap interval of 95 %, `p` that of Wilcoxon's test with the rank sums
-    of the classes added up, `adjusted` Holm's correction over all tests of a comparison. `images` and `beside` count the images of
-    either side that had a counterpart.
+    of the classes added up, `adjusted` Holm's correction over all tests of a comparison. `images` and `beside` count the images
+    of either side that had a counterpart.
     """
 
     group: str
-    property: str
+    measure: str
     images: int
     beside: int
     auc: float
@@ -129,7 +129,7 @@ class Parting:
                 "interval": list(wilson(count, len(self))),
                 "effects": [
                     {
-                        "property": each.property,
+                        "property": each.measure,
                         "images": each.images,
                         "beside": each.beside,
                         "auc": _finite(each.auc),
@@ -197,7 +197,9 @@ def parting(
     total = votes.counts.sum(1)
     kept = np.flatnonzero(total > 0)
     if not len(kept):
-        raise InputError(f"{votes.name} has no votes for any of the {len(votes):,} images, so there is nothing to compare")
+        raise InputError(
+            f"{votes.name} has no votes for any of the {len(votes):,} images, so there is nothing to compare"
+        )
     notes = [f"{len(votes) - len(kept):,} images without votes are left out"] if len(kept) < len(votes) else []
     chances, truth, shares = chances[kept], truth[kept], votes.shares()[kept]
     people, answers = most(votes.counts[kept], rule), chances.argmax(1)
@@ -318,7 +320,9 @@ def _grouped(people: Integers, answers: Integers, truth: Integers) -> Integers:
         ~right & correct,
         ~right & ~correct & (people == answers),
     ]
-    places = [list(SETS).index(name) for name in ("undecided", "both right", "people right", "model right", "wrong alike")]
+    places = [
+        list(SETS).index(name) for name in ("undecided", "both right", "people right", "model right", "wrong alike")
+    ]
     found: Integers = np.select(chosen, places, list(SETS).index("wrong differently")).astype(np.int64)
     return found
 

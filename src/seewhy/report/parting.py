@@ -24,12 +24,12 @@ def effects(found: Parting) -> Figure:
     groups = list(dict.fromkeys(each.group for each in found.effects))
     if not groups:
         return _counts(found)
-    names = list(dict.fromkeys(each.property for each in found.effects))
+    names = list(dict.fromkeys(each.measure for each in found.effects))
     figure = _figure(1.6 + 2.7 * len(groups), 1.3 + 0.32 * len(names))
     for column, group in enumerate(groups):
         axes = figure.add_subplot(1, len(groups), column + 1)
         axes.axvline(0.5, color="0.6", linewidth=1)
-        held = {each.property: each for each in found.effects if each.group == group}
+        held = {each.measure: each for each in found.effects if each.group == group}
         for row, name in enumerate(names):
             each = held.get(name)
             if each is None:
@@ -78,13 +78,21 @@ def gallery(found: Gallery) -> Figure:
         axes = _bare(figure.add_subplot(grid[row, 0]))
         axes.imshow(np.asarray(photo))
         axes.set_title(f"{case.image}\ntruly {case.truth}", fontsize=8, parse_math=False)
+        axes.set_ylabel(case.group, fontsize=8)
         for column, each in enumerate(found.explanations[row], 1):
             axes = _bare(figure.add_subplot(grid[row, column]))
-            laid = pictures.overlay(photo, each.heatmap(size=each.values.shape[2:])[0].numpy(), each.sign)
+            laid = pictures.overlay(
+                photo, each.heatmap(size=(each.values.shape[2], each.values.shape[3]))[0].numpy(), each.sign
+            )
             axes.imshow(np.asarray(laid.picture))
             axes.set_title(f"{words.title(each.method)}\n{each.labels[0]}", fontsize=8, parse_math=False)
             axes.set_xlabel(f"up to {words.figure(laid.scale)}", fontsize=7)
         bars(figure.add_subplot(grid[row, 1 + maps]), case, found.model)
+    handles, names = figure.axes[-1].get_legend_handles_labels()
+    for text in figure.legend(
+        handles, names, fontsize=8, frameon=False, ncols=2, loc="outside upper right"
+    ).get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -100,5 +108,3 @@ def bars(axes: Axes, case: Case, model: str) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.tick_params(axis="x", labelsize=7)
-    for text in axes.legend(fontsize=7, frameon=False, loc="lower right").get_texts():
-        text.set_parse_math(False)
