@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -49,6 +49,7 @@ class Case:
         return {
             "set": self.group,
             "image": self.image,
+            "place": self.place,
             "truth": self.truth,
             "people": self.people,
             "answer": self.answer,
@@ -56,6 +57,16 @@ class Case:
             "votes": [[name, share] for name, share in self.votes],
             "chances": [[name, chance] for name, chance in self.chances],
         }
+
+    @staticmethod
+    def of(row: Mapping[str, Any]) -> Case:
+        """The inverse of `row`."""
+        return Case(
+            group=row["set"],
+            **{key: row[key] for key in ("image", "place", "truth", "people", "answer", "clarity")},
+            votes=tuple((name, share) for name, share in row["votes"]),
+            chances=tuple((name, chance) for name, chance in row["chances"]),
+        )
 
 
 def cases(found: Parting, group: str, count: int) -> tuple[Case, ...]:

@@ -21,11 +21,13 @@ from seewhy.method import parse
 from seewhy.run import pace
 from seewhy.run import plan as planning
 from seewhy.run.attacking import attacked, why
+from seewhy.run.comparing import Comparing
 from seewhy.run.explaining import Answers, explain_after, explained
 from seewhy.run.identity import identity
 from seewhy.run.job import Found, Job
 from seewhy.run.looking import activations, filters
-from seewhy.run.material import Material, gather
+from seewhy.run.material import Given, Material, gather
+from seewhy.run.people import Asked, People
 from seewhy.run.plan import Plan, Planned
 from seewhy.run.reading import predict, read
 from seewhy.run.store import MODEL, Run, Timing
@@ -36,7 +38,7 @@ Progress = Callable[[float, float, str], None]
 
 def audit(
     net: Classifier,
-    sources: Sequence[str | os.PathLike[str]] = (),
+    sources: Sequence[Given] = (),
     out: str | os.PathLike[str] = "seewhy-run",
     *,
     spec: str = "",
@@ -44,6 +46,8 @@ def audit(
     methods: Sequence[str] = (),
     budget: float | None = 120.0,
     limit: int | None = None,
+    split: str | None = None,
+    people: Asked | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Run everything there is on these images and keep it in the directory `out`; the run comes back open for reading.
@@ -57,17 +61,20 @@ def audit(
         classes: classes to explain besides the predicted (and the true) one, by index or name.
         methods: the specs of the methods to run, instead of all.
         budget: seconds that it may take; what does not fit is left out, and the plan says so. None for everything.
-        limit: images at most.
+        limit: photographs at most that are looked at one by one.
+        split: the part of a data set, such as test.
+        people: votes and published results that the model's answers on all labelled images are compared with.
         progress: told (units done, units in all, what is being done).
 
     Raises `RunError` where `out` cannot be used, `DataError` where no image can be read, `InputError` and `SpecError`
-    for classes and methods that don't exist.
+    for classes, methods and published results that don't exist.
     """
     if (budget is not None and not budget > 0) or (limit is not None and limit < 1):
         raise SpecError(f"expected a budget of more than 0 seconds and at least 1 image, got {budget} and {limit}")
     chosen = [net.index(each) for each in classes]
     wanted = [parse(each) for each in methods]
-    material = gather(sources, net.labels)
+    material = gather(sources, net.labels, split)
+    theirs = People(net, material, people) if people else None
     said = planning.asked(
         net,
         material,
@@ -77,6 +84,7 @@ def audit(
         methods=wanted,
         budget=budget,
         limit=limit,
+        people=theirs.said() if theirs else None,
     )
     directory = Path(out)
     there = Run.planned(directory)
@@ -87,13 +95,15 @@ def audit(
     else:
         _readable(material)
         speed = pace.pace(net) if budget is not None else None
-        plan = planning.make(net, material, said, wanted, speed)
+        plan = planning.make(net, material, said, wanted, speed, theirs)
     with Run.create(directory, plan.to_json() if there is None else there, planning.software(net)) as run:
         if speed is not None:
             run.time(MODEL, "forward pass", Timing(speed.forward))
             run.time(MODEL, "forward and backward pass", Timing(speed.both))
         with _pinned(net, plan.batch):
-            _Audit(Job(net, plan, material, run), progress or (lambda done, total, what: None)).go()
+            job = Job(net, plan, material, run)
+            compared = Comparing(job, theirs, plan.people) if theirs and plan.people else None
+            _Audit(job, compared, progress or (lambda done, total, what: None)).go()
     return Run.open(directory)
 
 
@@ -125,11 +135,12 @@ def _pinned(net: Classifier, batch: int) -> Iterator[None]:
 class _Audit:
     """One pass over a plan. Steps are addressed and done in the plan's order; those that are done are skipped."""
 
-    def __init__(self, job: Job, progress: Progress) -> None:
-        self.job, self.plan, self.run = job, job.plan, job.run
+    def __init__(self, job: Job, compared: Comparing | None, progress: Progress) -> None:
+        self.job, self.plan, self.run, self.compared = job, job.plan, job.run, compared
         self._tell = progress
         self._done = self._ahead = 0.0
         self._total = self._model_units() + len(self.plan.images) * self._image_units()
+        self._total += compared.units() if compared else 0
 
     def go(self) -> None:
         self._ahead = self._model_units()
@@ -140,6 +151,9 @@ class _Audit:
         for planned in self.plan.images:
             self._done, self._ahead = self._ahead, self._ahead + self._image_units()
             self._image(planned)
+        if self.compared is not None:
+            self._done, self._ahead = self._ahead, self._total
+            self.compared.go(partial(self._step, MODEL))
         self._tell(self._total, self._total, "done")
 
     def _identity(self) -> Found:

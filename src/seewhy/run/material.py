@@ -37,17 +37,26 @@ class Entry:
 
 
 class Material(NamedTuple):
-    """The images that were given, and what a reader should know of them."""
+    """The images that were given, and what a reader should know of them.
+
+    `sets` have the model's class indices, `given` their own classes; both hold the entries in their order.
+    """
 
     entries: tuple[Entry, ...]
     sets: tuple[DataSet, ...]
     notes: tuple[str, ...]
+    given: tuple[DataSet, ...] = ()
 
 
-def gather(sources: Sequence[str | os.PathLike[str]], labels: Sequence[str]) -> Material:
+#: what an audit takes: paths, specs of data sets, and data sets
+Given = str | os.PathLike[str] | DataSet
+
+
+def gather(sources: Sequence[Given], labels: Sequence[str], split: str | None = None) -> Material:
     """The images of photographs, folders and data sets, in order; without any, the photographs that scikit-image ships.
 
-    True classes come with a model's class indices where the names of the classes allow it.
+    True classes come with a model's class indices where the names of the classes allow it. `split` chooses a part of the
+    data sets that have parts.
     """
     if not sources:
         return _demonstration()
@@ -55,15 +64,16 @@ def gather(sources: Sequence[str | os.PathLike[str]], labels: Sequence[str]) -> 
     notes: list[str] = []
     single: list[str | os.PathLike[str]] = []
     for source in sources:
-        if _is_photo(source):
+        if not isinstance(source, DataSet) and _is_photo(source):
             single.append(source)
             continue
         if single:
             sets.append(photos(single))
             single = []
-        sets.append(load(source))
+        sets.append(source if isinstance(source, DataSet) else load(source, split))
     if single:
         sets.append(photos(single))
+    given = tuple(sets)
     entries: list[Entry] = []
     for number, data in enumerate(sets):
         notes += data.notes
@@ -74,7 +84,7 @@ def gather(sources: Sequence[str | os.PathLike[str]], labels: Sequence[str]) -> 
             notes.append(f"the true classes of {data.name} are not used: {error}")
         sets[number] = fitting
         entries += [_entry(fitting, index) for index in range(len(fitting))]
-    return Material(tuple(entries), tuple(sets), tuple(notes))
+    return Material(tuple(entries), tuple(sets), tuple(notes), given)
 
 
 def _is_photo(source: str | os.PathLike[str]) -> bool:
@@ -96,7 +106,7 @@ def _demonstration() -> Material:
         raise DataError("the photographs of the demonstration come with scikit-image: install it, or name your own")
     data = photos([Path(found.origin).parent / "data" / name for name in DEMONSTRATION])
     credits = list(DEMONSTRATION.values())
-    return Material(tuple(_entry(data, index, credits[index]) for index in range(len(data))), (data,), ())
+    return Material(tuple(_entry(data, index, credits[index]) for index in range(len(data))), (data,), (), (data,))
 
 
 def draw(material: Material, count: int) -> list[int]:

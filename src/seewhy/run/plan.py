@@ -16,14 +16,18 @@ import numpy as np
 import torch
 
 from seewhy.classifier import Classifier
+from seewhy.data.sets import DataSet
 from seewhy.errors import LayerError, NothingToExplain, RunError, SeewhyError, SpecError, UnknownOperation
+from seewhy.explain.base import Explainer
+from seewhy.explain.cam import GradCAM
 from seewhy.lens.capture import stages
 from seewhy.look.activations import Activations
 from seewhy.look.filters import Filters
 from seewhy.method import Method, from_json, parse, registry
 from seewhy.rng import generator
-from seewhy.run.material import Entry, Material, draw, how
+from seewhy.run.material import Entry, Given, Material, draw, how
 from seewhy.run.pace import Pace, affordable, cheap, diagnosis, targets
+from seewhy.run.people import People, planned
 from seewhy.units import seconds as in_words
 
 #: images at most, where nothing else was said: a report of more is not read
@@ -75,6 +79,7 @@ class Plan:
     batch: int
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    people: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values, every field of every method written out."""
@@ -87,6 +92,7 @@ class Plan:
             "batch": self.batch,
             "left_out": list(self.left_out),
             "notes": list(self.notes),
+            "people": self.people,
         }
 
     @staticmethod
@@ -107,6 +113,7 @@ class Plan:
                 batch=plain["batch"],
                 left_out=tuple(plain["left_out"]),
                 notes=tuple(plain["notes"]),
+                people=plain.get("people"),
             )
         except (KeyError, TypeError, SpecError) as error:
             raise RunError(
@@ -138,12 +145,13 @@ def asked(
     net: Classifier,
     material: Material,
     *,
-    sources: Sequence[str | os.PathLike[str]],
+    sources: Sequence[Given],
     spec: str,
     classes: Sequence[int],
     methods: Sequence[Method],
     budget: float | None,
     limit: int | None,
+    people: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a command said, as plain values, with the hashes of what it means here."""
     return {
@@ -153,13 +161,14 @@ def asked(
         "std": list(net.std),
         "preprocess": {**asdict(net.preprocess), "size": list(net.preprocess.size)},
         "labels": _hash(net.labels),
-        "data": [os.fspath(source) for source in sources],
+        "data": [source.name if isinstance(source, DataSet) else os.fspath(source) for source in sources],
         "names": _hash([(entry.item.name, entry.item.label) for entry in material.entries]),
         "classes": list(classes),
         "methods": [method.spec for method in methods],
         "budget": budget,
         "limit": limit,
         "precision": net.engine.precision,
+        "people": None if people is None else dict(people),
     }
 
 
@@ -180,6 +189,7 @@ _WORDS = {
     "budget": "the budget",
     "limit": "the number of images",
     "precision": "the precision",
+    "people": "the votes, the label map or the baselines",
 }
 
 
@@ -206,9 +216,16 @@ def fitting(plan: Plan, now: Mapping[str, Any], material: Material, directory: P
 
 
 def make(
-    net: Classifier, material: Material, said: dict[str, Any], methods: Sequence[Method], speed: Pace | None
+    net: Classifier,
+    material: Material,
+    said: dict[str, Any],
+    methods: Sequence[Method],
+    speed: Pace | None,
+    people: People | None = None,
 ) -> Plan:
     """Choose images and methods. `methods`: those that were asked for, empty for all; `speed` None: without a budget.
+
+    The comparison with `people` may take half of the time; what it leaves is the photographs'.
 
     Whatever the budget, a few images get the cheap methods. Dear ones come with fewer samples or steps, or not at all,
     where there is no time for them; what was left out is said.
@@ -228,14 +245,20 @@ def make(
         for method in look
         if not isinstance(method, Activations | Filters)
     ]
+    room = None if budget is None else SHARE * budget
+    compared = None
+    if people is not None:
+        explainer = next((each for each in explain if isinstance(each, Explainer) and cheap(each)), GradCAM())
+        compared = planned(net, material, people, None if room is None else room / 2, explainer)
+        left_out += compared.pop("left_out")
+        room = None if room is None else room - compared.pop("seconds")
     count = min(total, said["limit"] or (MOST if budget is not None else total))
-    if speed is not None and budget is not None:
+    if speed is not None and budget is not None and room is not None:
         classes = targets(said["classes"], any(entry.item.label is not None for entry in material.entries))
         each = speed.forward + sum(speed.cost(method, classes) for method in few)
         certain = [method for method in attack if method not in more]
         each += sum(map(speed.cost, (*certain, *2 * after, *2 * look)))
         each += diagnosis(after) * speed.forward if attack else 0
-        room = SHARE * budget
         count = min(count, max(FEW, math.floor(room / each)))
         if count * each > room:
             needed = in_words(count * each)
@@ -261,6 +284,7 @@ def make(
         batch=net.engine.batch or (BATCH_CPU if net.engine.device.type == "cpu" else BATCH_GPU),
         left_out=tuple(left_out),
         notes=tuple(dict.fromkeys(notes)),
+        people=compared,
     )
 
 

@@ -1,0 +1,213 @@
+"""People's side of an audit: whose votes, which images, which published results, and how much a budget has room for."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seewhy.classifier import Classifier
+from seewhy.data.images import Images
+from seewhy.errors import DataError, SpecError
+from seewhy.explain.base import Explainer
+from seewhy.humans.baselines import Baseline, baseline
+from seewhy.humans.load import load as votes_of
+from seewhy.humans.match import Combine, LabelMap, matched, truth
+from seewhy.humans.properties import measured
+from seewhy.humans.votes import Votes
+from seewhy.rng import generator
+from seewhy.run.material import Material
+
+#: cases of each set in the gallery
+GALLERY = 3
+
+#: bootstrap rounds
+ROUNDS = 1000
+
+#: images that are answered at least, and seconds that the statistics take for ten thousand
+LEAST, STATISTICS = 200, 30.0
+
+#: images that are made worse, fewer of which say too little, and passes that each takes
+WORSE, WORSE_LEAST, WORSE_PASSES = 300, 50, 26
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command said of people: votes and a label map by their specs, published results by name."""
+
+    votes: str | os.PathLike[str] | Votes | None = None
+    label_map: str | os.PathLike[str] | None = None
+    combine: Combine = "mean"
+    baselines: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.votes is not None or bool(self.baselines)
+
+
+class People:
+    """People's side of an audit: votes for the material's images, their true categories, and the published results.
+
+    `positions` are the images that count, by their place in the material, `labels` their true categories in `classes`.
+    """
+
+    def __init__(self, net: Classifier, material: Material, asked: Asked) -> None:
+        if asked.label_map is not None and asked.votes is None:
+            raise SpecError(
+                "a label map takes the model's classes to people's categories, and needs their votes: give --votes"
+            )
+        self.asked = asked
+        self.baselines: tuple[Baseline, ...] = tuple(baseline(name) for name in dict.fromkeys(asked.baselines))
+        self.notes: list[str] = []
+        self.votes: Votes | None = None
+        self.map: LabelMap | None = None
+        self.classes: tuple[str, ...] = tuple(net.labels)
+        self.positions: list[int]
+        self.labels: dict[int, int]
+        if asked.votes is None:
+            self._alone(material)
+        else:
+            self._voted(net, material, asked.votes)
+        if not self.positions:
+            raise DataError(
+                "the comparison with people needs images whose true class is known, and there are none; give labelled data"
+            )
+
+    def _alone(self, material: Material) -> None:
+        self.labels = {
+            place: entry.item.label for place, entry in enumerate(material.entries) if entry.item.label is not None
+        }
+        self.positions = list(self.labels)
+
+    def _voted(self, net: Classifier, material: Material, given: str | os.PathLike[str] | Votes) -> None:
+        names = [entry.item.name for entry in material.entries]
+        one = material.given[0] if len(material.given) == 1 else None
+        votes = given if isinstance(given, Votes) else votes_of(given, names, one.classes if one else None)
+        found = matched(votes, names)
+        path = self.asked.label_map
+        self.map = (
+            LabelMap.by_name(net.labels, votes.classes)
+            if path is None
+            else LabelMap.read(path, net.labels, votes.classes, self.asked.combine)
+        )
+        known, notes = self._truth(found.votes, found.places.tolist(), material, self.map)
+        self.notes += [*votes.notes, *found.notes(), *self.map.notes(), *notes]
+        kept = [index for index, label in enumerate(known) if label is not None]
+        self.votes = found.votes.subset(kept)
+        self.positions = [int(found.places[index]) for index in kept]
+        self.labels = {place: int(known[index] or 0) for place, index in zip(self.positions, kept, strict=True)}
+        self.classes = votes.classes
+
+    @staticmethod
+    def _truth(
+        votes: Votes, places: Sequence[int], material: Material, map: LabelMap
+    ) -> tuple[list[int | None], list[str]]:
+        """Each voted image's true category, set by set: their classes need not have the same names."""
+        known: list[int | None] = [None] * len(places)
+        notes: list[str] = []
+        start = 0
+        for data in material.given:
+            inside = [index for index, place in enumerate(places) if start <= place < start + len(data)]
+            if inside:
+                labels = [None if data.labels is None else data.labels[places[index] - start] for index in inside]
+                found, told = truth(votes.subset(inside), labels, map, data.classes)
+                notes += told
+                for index, label in zip(inside, found, strict=True):
+                    known[index] = label
+            start += len(data)
+        return known, notes
+
+    def said(self) -> dict[str, Any]:
+        """What it depends on, as plain values: hashes of votes and label map, and the names of published results."""
+        path = self.asked.label_map
+        return {
+            "votes": None if self.votes is None else _votes_hash(self.votes),
+            "label_map": None if path is None else hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest(),
+            "combine": self.asked.combine,
+            "baselines": [each.name for each in self.baselines],
+        }
+
+
+def _votes_hash(votes: Votes) -> str:
+    digest = hashlib.sha256(repr((votes.images, votes.classes)).encode())
+    digest.update(votes.counts.tobytes())
+    trials = votes.trials
+    if trials is not None:
+        for held in (trials.image, trials.annotator, trials.answer, trials.condition):
+            digest.update(b"" if held is None else held.tobytes())
+    return digest.hexdigest()
+
+
+def planned(
+    net: Classifier, material: Material, people: People, room: float | None, explainer: Explainer
+) -> dict[str, Any]:
+    """How many images are answered and made worse within `room` seconds (None: everything), as plain values.
+
+    `left_out` and `seconds`, what it will take by reckoning, are for the plan that it becomes part of.
+    """
+    total = len(people.positions)
+    made: dict[str, Any] = {
+        "of": total,
+        "images": total,
+        "rounds": ROUNDS,
+        "gallery": GALLERY if people.votes is not None else 0,
+        "worse": min(WORSE, total),
+        "explainer": {"spec": explainer.spec, **explainer.to_json()},
+        "left_out": [],
+        "seconds": 0.0,
+        "notes": people.notes,
+    }
+    if room is None:
+        return made
+    each = _pace(net, material, people.positions)
+    both = each + (STATISTICS / 10_000 if people.votes is not None else 0.0)
+    made["images"] = count = min(total, max(min(LEAST, total), math.floor(room / both)))
+    if count < total:
+        made["left_out"].append(
+            f"the comparison with people takes {count:,} of {total:,} labelled images by chance (seed 0); "
+            "a larger --budget or --full takes more"
+        )
+    left = math.floor(max(0.0, room - count * both) / (WORSE_PASSES * each))
+    made["worse"] = worse = min(WORSE, count, left)
+    made["seconds"] = count * both + worse * WORSE_PASSES * each
+    if worse < min(WORSE_LEAST, count):
+        made["worse"] = 0
+        made["left_out"].append(
+            "the accuracy on images made worse; a larger --budget, --full or `seewhy versus --worse` measures it"
+        )
+    return made
+
+
+def _pace(net: Classifier, material: Material, positions: Sequence[int]) -> float:
+    """Seconds to read one image and answer it, in a batch."""
+    chosen = positions[:: max(1, len(positions) // 16)][:16]
+    held = []
+    started = time.perf_counter()
+    for place in chosen:
+        try:
+            held.append(material.entries[place].item.read(net.preprocess))
+        except DataError:
+            continue
+    reading = time.perf_counter() - started
+    if not held:
+        return reading / len(chosen)
+    images = Images.join(held)
+    net.predict(images)
+    started = time.perf_counter()
+    net.predict(images)
+    measured(images.pixels)
+    return reading / len(chosen) + (time.perf_counter() - started) / len(held)
+
+
+def drawn(people: People, count: int) -> list[int]:
+    """The positions that are answered: all, or so many by chance."""
+    if count >= len(people.positions):
+        return people.positions
+    order = torch.randperm(len(people.positions), generator=generator(0, "people")).tolist()
+    return sorted(people.positions[place] for place in order[:count])
