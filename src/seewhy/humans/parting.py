@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 from scipy.stats import norm, rankdata  # type: ignore[import-untyped]
+from torch import Tensor
 
 from seewhy.errors import InputError, SpecError, nearest
+from seewhy.humans.paired import holm
+from seewhy.humans.sample import sample
 from seewhy.humans.votes import Floats, Integers, Votes
 from seewhy.intervals import wilson
 from seewhy.result import save, shown
@@ -165,8 +168,8 @@ class Parting:
 
 def parting(
     votes: Votes,
-    probabilities: Array,
-    labels: Sequence[int] | Array,
+    probabilities: Array | Tensor,
+    labels: Sequence[int | None] | Array | Tensor | None = None,
     *,
     properties: Mapping[str, Array] | None = None,
     rule: Rule = "most",
@@ -177,13 +180,15 @@ def parting(
     """Sort images by who is right, people or a network, and compare the sets' properties with those that both get right.
 
     `probabilities` (N, K) are the network's for the images and categories of `votes`, in their order, `labels` (N,) the true
-    ones. People's answer is the category with most votes (`rule` "most"), or one with more than half of them ("majority");
-    a tie, or no majority, is no answer. `properties` holds a number (N,) for each image by name, such as those of
-    `seewhy.humans.properties.measured`; how far people are of one mind is added where the votes do not make the set.
+    ones (None: those of `votes`). People's answer is the category with most votes (`rule` "most"), or one with more than half
+    of them ("majority"); a tie, or no majority, is no answer. `properties` holds a number (N,) for each image by name, such
+    as those of `seewhy.humans.properties.measured`; how far people are of one mind is added where the votes do not make the
+    set.
 
     Only images of one true class are compared with each other, so that what goes with a class is not taken for what goes with
-    failing. An effect is an association: nothing says that it is the cause. Images without votes are left out and counted in
-    the notes. Raises `InputError` where shapes do not fit, `SpecError` for another rule.
+    failing. An effect is an association: nothing says that it is the cause. Images without votes or true class are left out
+    and counted in the notes. Raises `InputError` for what is no probability and for shapes and labels that do not fit,
+    `SpecError` for another rule.
 
     Cost: no passes; time grows with images × properties × `rounds`. Source: the sum over classes of Wilcoxon's rank sums as in
     van Elteren 1960, every pair counting the same; Holm 1979.
@@ -192,17 +197,20 @@ def parting(
     >>> parting(votes, np.array([[0.2, 0.8], [0.1, 0.9]]), [0, 1]).counts()["people right"]
     1
     """
-    chances, truth = np.asarray(probabilities, np.float64), np.asarray(labels, np.int64)
-    _fitting(votes, chances, truth, properties or {}, rule, rounds)
-    total = votes.counts.sum(1)
-    kept = np.flatnonzero(total > 0)
-    if not len(kept):
-        raise InputError(
-            f"{votes.name} has no votes for any of the {len(votes):,} images, so there is nothing to compare"
-        )
-    notes = [f"{len(votes) - len(kept):,} images without votes are left out"] if len(kept) < len(votes) else []
-    chances, truth, shares = chances[kept], truth[kept], votes.shares()[kept]
-    people, answers = most(votes.counts[kept], rule), chances.argmax(1)
+    if rule not in ("most", "majority"):
+        raise SpecError(f'expected the rule "most" or "majority", got "{rule}"')
+    if rounds < 1:
+        raise SpecError(f"expected at least one bootstrap round, got {rounds}")
+    for name, values in (properties or {}).items():
+        if np.shape(values) != (len(votes),):
+            raise InputError(f"expected {len(votes)} values of {name}, one an image, got {np.shape(values)}")
+    given = sample(votes, probabilities, labels)
+    place = {name: index for index, name in enumerate(votes.images)}
+    kept = np.array([place[name] for name in given.votes.images])
+    counts, chances, truth = given.votes.counts, given.probabilities, given.labels
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    people, answers = most(counts, rule), given.answers
+    notes = list(given.notes)
     group = _grouped(people, answers, truth)
     each = np.arange(len(kept))
     share = np.where(people < 0, shares.max(1), shares[each, people])
@@ -216,7 +224,7 @@ def parting(
         name=votes.name,
         model=model,
         rule=rule,
-        images=tuple(votes.images[place] for place in kept),
+        images=given.votes.images,
         classes=votes.classes,
         labels=truth,
         people=people,
@@ -286,31 +294,6 @@ def paragraph(rows: Sequence[Mapping[str, Any]], model: str, rule: str = "most")
     return " ".join(said)
 
 
-def _fitting(
-    votes: Votes, chances: Floats, truth: Integers, properties: Mapping[str, Array], rule: str, rounds: int
-) -> None:
-    if rule not in ("most", "majority"):
-        raise SpecError(f'expected the rule "most" or "majority", got "{rule}"')
-    if rounds < 1:
-        raise SpecError(f"expected at least one bootstrap round, got {rounds}")
-    if chances.shape != votes.counts.shape:
-        raise InputError(
-            f"expected probabilities of shape {votes.counts.shape}, the images and classes of {votes.name}, "
-            f"got {chances.shape}"
-        )
-    if not np.isfinite(chances).all() or chances.min(initial=0.0) < 0 or chances.max(initial=0.0) > 1 + 1e-6:
-        raise InputError("expected probabilities between 0 and 1; softmax makes them of logits")
-    if truth.shape != (len(votes),):
-        raise InputError(f"expected {len(votes)} true classes, one an image, got {truth.shape}")
-    if len(truth) and not (truth.min() >= 0 and truth.max() < len(votes.classes)):
-        raise InputError(
-            f"expected true classes from 0 to {len(votes.classes) - 1}, got {truth.min()} to {truth.max()}"
-        )
-    for name, values in properties.items():
-        if np.shape(values) != (len(votes),):
-            raise InputError(f"expected {len(votes)} values of {name}, one an image, got {np.shape(values)}")
-
-
 def _grouped(people: Integers, answers: Integers, truth: Integers) -> Integers:
     right, correct = people == truth, answers == truth
     chosen = [
@@ -349,7 +332,8 @@ def _effects(
             auc, interval = _auc(values[first], truth[first], values[second], truth[second], draws)
             p = _wilcoxon(values[first], truth[first], values[second], truth[second])
             found.append(Effect(name, word, len(first), len(second), auc, interval, p))
-    return _holm(found)
+    corrected = holm([each.p for each in found])
+    return tuple(replace(each, adjusted=p) for each, p in zip(found, corrected, strict=True))
 
 
 def _drawn(generator: np.random.Generator, truth: Integers, rounds: int) -> Array:
@@ -389,15 +373,6 @@ def _wilcoxon(first: Floats, first_truth: Integers, second: Floats, second_truth
         excess += float(ranks[:n].sum()) - n * (total + 1) / 2
         variance += n * m / 12 * (total + 1 - float((ties**3 - ties).sum()) / (total * (total - 1)))
     return float(2 * norm.sf(abs(excess) / math.sqrt(variance))) if variance > 0 else 1.0
-
-
-def _holm(effects: Sequence[Effect]) -> tuple[Effect, ...]:
-    order = sorted(range(len(effects)), key=lambda place: effects[place].p)
-    adjusted, highest = [math.nan] * len(effects), 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(effects) - rank) * effects[place].p))
-        adjusted[place] = highest
-    return tuple(replace(each, adjusted=value) for each, value in zip(effects, adjusted, strict=True))
 
 
 def _finite(value: float) -> float | None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     from seewhy.humans.gallery import Case, Gallery
     from seewhy.humans.parting import Parting
+    from seewhy.humans.performance import Performance
+
+#: classes that are named at most
+MOST = 40
 
 
 def effects(found: Parting) -> Figure:
@@ -65,6 +69,42 @@ def _counts(found: Parting) -> Figure:
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of the images", fontsize=8)
     axes.tick_params(labelsize=8)
+    return figure
+
+
+def performance(found: Performance) -> Figure:
+    """Each class's recall and precision with their intervals, and the confusion matrix in shares of the true class."""
+    kept = [each for each in found.classes if each.images or each.answers][:MOST]
+    figure = _figure(11, 1.6 + 0.3 * max(len(kept), 6))
+    left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+    for row, each in enumerate(kept):
+        for shift, part, colour, label in ((-0.14, each.recall, _BLUE, "recall"), (0.14, each.precision, _ORANGE, "precision")):
+            if part.known:
+                left.plot((part.low, part.high), (row + shift,) * 2, color=colour, linewidth=1.6)
+                left.plot(part.value, row + shift, "o", color=colour, markersize=4, label=label if row == 0 else None)
+    left.set_yticks(range(len(kept)), [f"{each.name} ({each.images:,})" for each in kept], fontsize=8)
+    for tick in left.get_yticklabels():
+        tick.set_parse_math(False)
+    left.set_xlim(0, 1)
+    left.set_ylim(len(kept) - 0.5, -0.5)
+    left.tick_params(axis="x", labelsize=8)
+    if kept and left.get_legend_handles_labels()[0]:
+        left.legend(fontsize=8, frameon=False)
+    shares = found.confusion / np.maximum(found.confusion.sum(1, keepdims=True), 1)
+    right.imshow(np.rint(pictures.white_to(shares, "absolute")).astype(np.uint8), aspect="auto")
+    names = [each.name for each in found.classes]
+    if len(names) <= MOST:
+        for set_ticks, turn in ((right.set_xticks, 40), (right.set_yticks, 0)):
+            for text in set_ticks(range(len(names)), names, fontsize=7, rotation=turn):
+                text.label1.set_parse_math(False)
+        for row, column in np.argwhere(shares >= 0.005):
+            value = shares[row, column]
+            ink = "white" if value > 0.6 else "black"
+            right.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=ink)
+    right.set_title("answers, in per cent of each true class (rows)", fontsize=8)
+    balanced, accuracy = (f"{100 * each.value:.1f} %" for each in (found.balanced, found.accuracy))
+    title = f"{found.model} on {found.images:,} images of {found.data}: balanced accuracy {balanced}, accuracy {accuracy}"
+    figure.suptitle(title, fontsize=9).set_parse_math(False)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from seewhy.engine import Meter
 from seewhy.errors import DataError, NothingToExplain, SpecError
 from seewhy.explain.base import Explainer
 from seewhy.humans.agreement import agreement
+from seewhy.humans.baselines import Baseline
 from seewhy.humans.gallery import Case, cases, explained
 from seewhy.humans.parting import PARTED, Parting, parting
 from seewhy.humans.performance import performance
@@ -147,14 +149,7 @@ class Comparing:
             found = performance(
                 chances[kept], labels, self.people.classes, data=name, model=self.job.net.name, notes=notes
             )
-            beside = [
-                {
-                    "name": each.name,
-                    "title": each.title,
-                    "words": found.beside(each),
-                }
-                for each in self.people.baselines
-            ]
+            beside = [{**_published(each), "words": found.beside(each)} for each in self.people.baselines]
         return Found({**found.record(), "beside": beside}, meter.cost, notes)
 
     @cached_property
@@ -291,6 +286,12 @@ class Comparing:
                 return start, data
             start += len(data)
         raise DataError(f"there is no data set {name}")
+
+
+def _published(each: Baseline) -> dict[str, Any]:
+    """A published result as plain values."""
+    held: dict[str, Any] = plain(asdict(each))
+    return {**held, "of_people": each.of_people, "told": each.told(), "links": list(each.links)}
 
 
 def plain(value: Any) -> Any:
