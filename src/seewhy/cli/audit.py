@@ -21,6 +21,7 @@ from seewhy.units import duration, seconds
         "seewhy audit cat.jpg dog.png --out cats-and-dogs --budget 2m",
         "seewhy audit photos/ --model timm:resnet18.a1_in1k --class tabby --full",
         "seewhy audit cifar10 --model cifar10-resnet20 --limit 20 --method grad-cam --method fgsm",
+        "seewhy audit cifar10 --model cifar10-resnet20 --votes cifar10h-counts.npy --baseline cifar10h",
     ],
 )
 @click.argument("images", nargs=-1)
@@ -30,7 +31,20 @@ from seewhy.units import duration, seconds
 @click.option("--full", is_flag=True, help="Leave nothing out, however long it takes.")
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Explain this class too, by name or index.")
 @click.option("--method", "specs", multiple=True, metavar="SPEC", help="These methods only [default: all that fit].")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, drawn by chance.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N photographs, drawn by chance.")
+@click.option("--split", metavar="NAME", help="The part of a data set, such as test.")
+@click.option("--votes", metavar="SPEC", help="People's answers to these images; see `seewhy versus --help`.")
+@click.option("--label-map", metavar="CSV", help="The model's classes and people's categories, where they differ.")
+@click.option(
+    "--combine",
+    type=click.Choice(["mean", "sum"]),
+    default="mean",
+    show_default=True,
+    help="How the probabilities of a category's classes are put together.",
+)
+@click.option("--baseline", "names", multiple=True, metavar="NAME", help="Beside a published result of people.")
+@click.option("--people", default="", metavar="WORDS", help="Who voted; it stands among the limits.")
+@click.option("--truth", default="", metavar="WORDS", help="Where the true classes come from; so does this.")
 @with_machine
 def audit(
     images: tuple[str, ...],
@@ -41,19 +55,29 @@ def audit(
     classes: tuple[str, ...],
     specs: tuple[str, ...],
     limit: int | None,
+    split: str | None,
+    votes: str | None,
+    label_map: str | None,
+    combine: str,
+    names: tuple[str, ...],
+    people: str,
+    truth: str,
     machine: Machine,
 ) -> None:
     """Look at IMAGES through a model in every way there is, and write report.html beside the open data.
 
     IMAGES are photographs, folders or data sets; without any, four photographs that come with scikit-image. The same
     command again finishes a run that was stopped, without doing anything twice.
+
+    With --votes or --baseline the model answers all labelled images, within the budget, and the report says whether it is
+    better than people; --limit is for the photographs that are looked at one by one.
     """
     spoken = shell()
     limit_of_time = None if full else duration(budget)
     directory = Path(out).expanduser()
     from seewhy.report.html import write
+    from seewhy.run import Asked, summary
     from seewhy.run import audit as carry_out
-    from seewhy.run import summary
 
     writable(directory)
     net = machine.load(model, spoken)
@@ -68,20 +92,24 @@ def audit(
             methods=specs,
             budget=limit_of_time,
             limit=limit,
+            split=split,
+            people=Asked(votes, label_map, combine, names, people, truth),  # type: ignore[arg-type]
             progress=tell,
         )
     with carried_out as run:
         report = write(run)
         found = summary(run)
-    names = {image["id"]: image["name"] for image in found["images"]}
+    known = {image["id"]: image["name"] for image in found["images"]}
     for image in found["images"]:
         if image["status"] != "ok":
             spoken.failed(image["name"], image["error"])
     for each in found["failed"]:
-        spoken.failed(f"{names.get(each['image'], 'the model')}, {each['step']}", each["error"])
+        spoken.failed(f"{known.get(each['image'], 'the model')}, {each['step']}", each["error"])
 
     def show() -> None:
         spoken.table(("image", "decision", "probability", "fooled by a change of"), list(map(_line, found["images"])))
+        for sentence in found["people"]:
+            click.echo(f"\n{sentence}")
         click.echo(f"\nreport: {report}")
 
     spoken.answer({**found, "report": report}, show)

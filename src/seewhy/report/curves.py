@@ -12,6 +12,8 @@ from seewhy.report.charts import SERIES
 _WIDTH, _HEIGHT = 460, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 20, 14, 52
 
+_SHARES = ((0.0, "0%"), (0.25, "25%"), (0.5, "50%"), (0.75, "75%"), (1.0, "100%"))
+
 #: width and height of an interval in a table cell
 _CELL, _LINE = 150, 16
 
@@ -31,7 +33,7 @@ def curves(
     description: str,
     *,
     across: str,
-    ticks: Sequence[tuple[float, str]] = tuple((share, f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)),
+    ticks: Sequence[tuple[float, str]] = _SHARES,
     low: float = 0.0,
     diagonal: bool = False,
     level: float | None = None,
@@ -59,9 +61,7 @@ def curves(
         f'<text x="{x(at):.1f}" y="{floor + 18}" text-anchor="middle">{escape(name)}</text>'
         for at, name in ticks
     ]
-    parts.append(
-        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(across)}</text>'
-    )
+    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(across)}</text>')
     if diagonal:
         parts.append(f'<line class="mark" x1="{x(low)}" y1="{y(low)}" x2="{x(last)}" y2="{y(1)}"/>')
     if level is not None:

@@ -78,7 +78,10 @@ def performance(found: Performance) -> Figure:
     figure = _figure(11, 1.6 + 0.3 * max(len(kept), 6))
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     for row, each in enumerate(kept):
-        for shift, part, colour, label in ((-0.14, each.recall, _BLUE, "recall"), (0.14, each.precision, _ORANGE, "precision")):
+        for shift, part, colour, label in (
+            (-0.14, each.recall, _BLUE, "recall"),
+            (0.14, each.precision, _ORANGE, "precision"),
+        ):
             if part.known:
                 left.plot((part.low, part.high), (row + shift,) * 2, color=colour, linewidth=1.6)
                 left.plot(part.value, row + shift, "o", color=colour, markersize=4, label=label if row == 0 else None)
@@ -103,7 +106,9 @@ def performance(found: Performance) -> Figure:
             right.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=ink)
     right.set_title("answers, in per cent of each true class (rows)", fontsize=8)
     balanced, accuracy = (f"{100 * each.value:.1f} %" for each in (found.balanced, found.accuracy))
-    title = f"{found.model} on {found.images:,} images of {found.data}: balanced accuracy {balanced}, accuracy {accuracy}"
+    title = (
+        f"{found.model} on {found.images:,} images of {found.data}: balanced accuracy {balanced}, accuracy {accuracy}"
+    )
     figure.suptitle(title, fontsize=9).set_parse_math(False)
     return figure
 

@@ -26,7 +26,7 @@ from seewhy.run.explaining import Answers, explain_after, explained
 from seewhy.run.identity import identity
 from seewhy.run.job import Found, Job
 from seewhy.run.looking import activations, filters
-from seewhy.run.material import Given, Material, gather
+from seewhy.run.material import Given, Material, gather, untrained
 from seewhy.run.people import Asked, People
 from seewhy.run.plan import Plan, Planned
 from seewhy.run.reading import predict, read
@@ -73,7 +73,7 @@ def audit(
         raise SpecError(f"expected a budget of more than 0 seconds and at least 1 image, got {budget} and {limit}")
     chosen = [net.index(each) for each in classes]
     wanted = [parse(each) for each in methods]
-    material = gather(sources, net.labels, split)
+    material = untrained(gather(sources, net.labels, split), spec)
     theirs = People(net, material, people) if people else None
     said = planning.asked(
         net,
@@ -84,7 +84,8 @@ def audit(
         methods=wanted,
         budget=budget,
         limit=limit,
-        people=theirs.said() if theirs else None,
+        split=split,
+        people=theirs,
     )
     directory = Path(out)
     there = Run.planned(directory)

@@ -225,7 +225,13 @@ class Comparing:
         with Meter() as meter:
             held = self.both
             found = agreement(
-                held.votes, held.chances, held.labels, rounds=int(self.plan["rounds"]), model=self.job.net.name
+                held.votes,
+                held.chances,
+                held.labels,
+                rounds=int(self.plan["rounds"]),
+                model=self.job.net.name,
+                people=self.people.asked.who,
+                truth=self.people.asked.truth,
             )
             record = plain(
                 {
@@ -275,8 +281,14 @@ class Comparing:
             ]
             for row, value in zip((row for row in rows if row["kind"] == kind), balanced, strict=False):
                 row["balanced"] = value
-        record = {"data": name, "images": len(found.images), "rows": rows, "words": found.words()}
-        return Found(record, found.cost, found.notes)
+        said = found.words()
+        record = {
+            "data": name,
+            "images": len(found.images),
+            "rows": rows,
+            "words": said if isinstance(said, str) else " ".join(said),
+        }
+        return Found(plain(record), found.cost, found.notes)
 
     def _set(self, name: str) -> tuple[int, DataSet]:
         """Where a data set begins in the material, and the set."""

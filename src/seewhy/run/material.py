@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from seewhy.data.folders import photos
 from seewhy.data.load import load
 from seewhy.data.photo import SUFFIXES
 from seewhy.data.sets import DataSet, Files, Item
+from seewhy.data.tables import rows_of
 from seewhy.errors import DataError
 
 #: where the photographs come from that scikit-image ships, and on what terms
@@ -107,6 +109,56 @@ def _demonstration() -> Material:
     data = photos([Path(found.origin).parent / "data" / name for name in DEMONSTRATION])
     credits = list(DEMONSTRATION.values())
     return Material(tuple(_entry(data, index, credits[index]) for index in range(len(data))), (data,), (), (data,))
+
+
+def untrained(material: Material, spec: str) -> Material:
+    """The images that a tuned classifier (`file:FOLDER`) was not trained on, where its folder tells which ones it was.
+
+    They are known by the data set's name and their own, as predictions.csv has them; where nothing else is left all stay,
+    and a note says so.
+    """
+    trained = _trained(spec)
+    if trained is None:
+        return material
+    data_name, names = trained
+    notes = list(material.notes)
+    entries: list[Entry] = []
+    kept: list[tuple[DataSet, DataSet]] = []
+    start = 0
+    for fitting, given in zip(material.sets, material.given, strict=True):
+        seen = [place for place, name in enumerate(given.names) if given.name == data_name and name in names]
+        left = sorted(set(range(len(given))) - set(seen))
+        if seen and not left:
+            notes.append(f"the model was trained on all images of {given.name}: what is right there says nothing")
+        if seen and left:
+            notes.append(
+                f"{len(seen):,} of {len(given):,} images of {given.name} are left out: the model was trained on them"
+            )
+            entries += [material.entries[start + place] for place in left]
+            name = f"{given.name}, held out"
+            kept.append((replace(fitting.subset(left), name=name), replace(given.subset(left), name=name)))
+        else:
+            entries += material.entries[start : start + len(given)]
+            kept.append((fitting, given))
+        start += len(given)
+    sets, own = zip(*kept, strict=True)
+    return Material(tuple(entries), sets, tuple(notes), own)
+
+
+def _trained(spec: str) -> tuple[str, set[str]] | None:
+    """The data set that a tuned classifier's folder names, and the images that it was trained on; None for another model."""
+    folder = Path(spec.removeprefix("file:").partition(",")[0]).expanduser()
+    card, table = folder / "card.json", folder / "predictions.csv"
+    if not spec.startswith("file:") or not card.is_file() or not table.is_file():
+        return None
+    try:
+        name = str(json.loads(card.read_text(encoding="utf-8"))["data"]["name"])
+        header, rows = rows_of(table)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DataError(f"{folder} does not say what its classifier was trained on ({error}); tune it again") from None
+    if not {"part", "image"} <= set(header):
+        raise DataError(f"{table} has no columns part and image, which say what the classifier was trained on")
+    return name, {row["image"] for row in rows if row["part"] in ("train", "watched")}
 
 
 def draw(material: Material, count: int) -> list[int]:

@@ -7,10 +7,11 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from seewhy.classifier import Classifier
@@ -18,6 +19,7 @@ from seewhy.data.images import Images
 from seewhy.errors import DataError, SpecError
 from seewhy.explain.base import Explainer
 from seewhy.humans.baselines import Baseline, baseline
+from seewhy.humans.flags import flagged
 from seewhy.humans.load import load as votes_of
 from seewhy.humans.match import Combine, LabelMap, matched, truth
 from seewhy.humans.properties import measured
@@ -40,15 +42,22 @@ WORSE, WORSE_LEAST, WORSE_PASSES = 300, 50, 26
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command said of people: votes and a label map by their specs, published results by name."""
+    """What a command said of people: votes and a label map by their specs, published results by name.
+
+    `who` voted and where the `truth` comes from are words that stand among the limits. `whole` takes all images whatever
+    the budget.
+    """
 
     votes: str | os.PathLike[str] | Votes | None = None
     label_map: str | os.PathLike[str] | None = None
     combine: Combine = "mean"
     baselines: tuple[str, ...] = ()
+    who: str = ""
+    truth: str = ""
+    whole: bool = False
 
     def __bool__(self) -> bool:
-        return self.votes is not None or bool(self.baselines)
+        return self.votes is not None or self.label_map is not None or bool(self.baselines)
 
 
 class People:
@@ -71,7 +80,7 @@ class People:
         self.positions: list[int]
         self.labels: dict[int, int]
         if asked.votes is None:
-            self._alone(material)
+            self._alone(net, material)
         else:
             self._voted(net, material, asked.votes)
         if not self.positions:
@@ -79,10 +88,17 @@ class People:
                 "the comparison with people needs images whose true class is known, and there are none; give labelled data"
             )
 
-    def _alone(self, material: Material) -> None:
-        self.labels = {
-            place: entry.item.label for place, entry in enumerate(material.entries) if entry.item.label is not None
-        }
+    def _alone(self, net: Classifier, material: Material) -> None:
+        """The true classes as the model numbers them; by their order where the model came without names."""
+        self.labels = {}
+        start = 0
+        for data, fitting in zip(material.given, material.sets, strict=True):
+            if not net.labels_given and data.classes is not None and len(data.classes) == net.classes:
+                fitting, self.classes = data, data.classes
+            for place, label in enumerate(fitting.labels or ()):
+                if label is not None:
+                    self.labels[start + place] = label
+            start += len(data)
         self.positions = list(self.labels)
 
     def _voted(self, net: Classifier, material: Material, given: str | os.PathLike[str] | Votes) -> None:
@@ -90,14 +106,16 @@ class People:
         one = material.given[0] if len(material.given) == 1 else None
         votes = given if isinstance(given, Votes) else votes_of(given, names, one.classes if one else None)
         found = matched(votes, names)
-        path = self.asked.label_map
-        self.map = (
-            LabelMap.by_name(net.labels, votes.classes)
-            if path is None
-            else LabelMap.read(path, net.labels, votes.classes, self.asked.combine)
-        )
+        self.map = _map(net, votes.classes, self.asked)
         known, notes = self._truth(found.votes, found.places.tolist(), material, self.map)
-        self.notes += [*votes.notes, *found.notes(), *self.map.notes(), *notes]
+        missing = sorted({votes.classes[label] for label in known if label is not None} & set(self.map.missing))
+        if missing:
+            raise DataError(
+                f"no class of the model belongs to {', '.join(missing)}, which images show: it could never be right about "
+                "them; complete the label map, or leave these images out"
+            )
+        odd = [flag.sentence for flag in flagged(found.votes, known)]
+        self.notes += [*votes.notes, *found.notes(), *self.map.notes(), *notes, *odd]
         kept = [index for index, label in enumerate(known) if label is not None]
         self.votes = found.votes.subset(kept)
         self.positions = [int(found.places[index]) for index in kept]
@@ -123,6 +141,17 @@ class People:
             start += len(data)
         return known, notes
 
+    @property
+    def spec(self) -> str | None:
+        """Where the votes came from; None where there are none."""
+        votes = self.asked.votes
+        return votes if votes is None else votes.name if isinstance(votes, Votes) else os.fspath(votes)
+
+    @property
+    def map_spec(self) -> str | None:
+        """Where the label map came from; None where there is none."""
+        return None if self.asked.label_map is None else os.fspath(self.asked.label_map)
+
     def said(self) -> dict[str, Any]:
         """What it depends on, as plain values: hashes of votes and label map, and the names of published results."""
         path = self.asked.label_map
@@ -131,7 +160,19 @@ class People:
             "label_map": None if path is None else hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest(),
             "combine": self.asked.combine,
             "baselines": [each.name for each in self.baselines],
+            "who": self.asked.who,
+            "truth": self.asked.truth,
+            "whole": self.asked.whole,
         }
+
+
+def _map(net: Classifier, categories: tuple[str, ...], asked: Asked) -> LabelMap:
+    """The model's classes as people's categories: by the table, by name, or by number where the model has no names."""
+    if asked.label_map is not None:
+        return LabelMap.read(Path(asked.label_map).expanduser(), net.labels, categories, asked.combine)
+    if not net.labels_given and net.classes == len(categories):
+        return LabelMap(net.labels, categories, np.arange(net.classes), source="their order: the model has no names")
+    return replace(LabelMap.by_name(net.labels, categories), combine=asked.combine)
 
 
 def _votes_hash(votes: Votes) -> str:
@@ -163,7 +204,7 @@ def planned(
         "seconds": 0.0,
         "notes": people.notes,
     }
-    if room is None:
+    if room is None or people.asked.whole:
         return made
     each = _pace(net, material, people.positions)
     both = each + (STATISTICS / 10_000 if people.votes is not None else 0.0)

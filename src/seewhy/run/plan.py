@@ -151,7 +151,8 @@ def asked(
     methods: Sequence[Method],
     budget: float | None,
     limit: int | None,
-    people: Mapping[str, Any] | None = None,
+    split: str | None = None,
+    people: People | None = None,
 ) -> dict[str, Any]:
     """What a command said, as plain values, with the hashes of what it means here."""
     return {
@@ -168,7 +169,10 @@ def asked(
         "budget": budget,
         "limit": limit,
         "precision": net.engine.precision,
-        "people": None if people is None else dict(people),
+        "split": split,
+        "votes": None if people is None else people.spec,
+        "label_map": None if people is None else people.map_spec,
+        "people": None if people is None else people.said(),
     }
 
 

@@ -37,12 +37,19 @@ def summary(run: Run) -> Plain:
                 ],
             }
         )
+    rows = {result.step: result.record for result in run.results() if result.ok}
+    people = [rows["agreement"][part] for part in ("headline", "sample")] if "agreement" in rows else []
+    people += [record["words"] for step, record in rows.items() if step.startswith("performance:")]
+    people += [
+        each["words"] for step, record in rows.items() if step.startswith("performance:") for each in record["beside"]
+    ]
     identities = [result.record for result in run.results() if result.step == "identity" and result.ok]
     short = ("name", "spec", "fingerprint", "parameters", "classes", "size", "multiply_adds")
     return {
         "directory": str(run.directory),
         "model": {key: identities[0][key] for key in short} if identities else {"spec": run.plan["asked"]["model"]},
         "images": images,
+        "people": people,
         "failed": failed,
         "left_out": run.plan["left_out"],
         "notes": [*run.plan["notes"], *run.notes()],

@@ -40,6 +40,15 @@ def command(reading: Reading) -> str:
     parts += ["--full"] if asked.get("budget") is None else ["--budget", f"{asked['budget']:g}s"]
     if asked.get("limit"):
         parts += ["--limit", str(asked["limit"])]
+    people = asked.get("people") or {}
+    for value, option in (
+        *((asked.get(name), f"--{name.replace('_', '-')}") for name in ("split", "votes", "label_map")),
+        *((name, "--baseline") for name in people.get("baselines", [])),
+        (people.get("who"), "--people"),
+        (people.get("truth"), "--truth"),
+        (people.get("combine") if people.get("combine") != "mean" else None, "--combine"),
+    ):
+        parts += [option, str(value)] if value else []
     if asked.get("precision", "float32") != "float32":
         parts += ["--precision", str(asked["precision"])]
     return shlex.join([*parts, "--out", reading.run.directory.name])

@@ -10,14 +10,15 @@ import numpy as np
 from markupsafe import Markup
 
 from seewhy.humans.parting import PARTED, SETS
+from seewhy.humans.worse import KINDS
 from seewhy.report import pictures, words
 from seewhy.report.curves import Curve, curves, interval
 from seewhy.report.parts import Section, Shown, shown
 from seewhy.report.reading import Reading
 from seewhy.run.store import MODEL, Result
 
-#: classes up to which confusion matrices are drawn, and annotators that are named
-_SIDE, _NAMED = 20, 12
+#: classes up to which confusion matrices are drawn, annotators that are named, and rows of a table
+_SIDE, _NAMED, _MOST = 20, 12, 60
 
 #: pixels of the longer side of a case's pictures
 _CASE = 300
@@ -109,7 +110,8 @@ def section(reading: Reading) -> Section | None:
             "of": (reading.run.plan.get("people") or {}).get("of", 0),
             "observers": observers(agreed, alone) if agreed else performances(alone),
             "kappa": kappa(agreed) if agreed else None,
-            "classes": classes(agreed) if agreed else recalls(alone),
+            "classes": parts(agreed, "classes") if agreed else recalls(alone),
+            "conditions": parts(agreed, "conditions") if agreed and agreed["tables"]["conditions"] else None,
             "confusions": confusions(agreed) if agreed else own_confusions(alone),
             "confused": confused(agreed) if agreed else None,
             "charts": [*calibration(agreed), *coverage(agreed)] if agreed else [],
@@ -217,7 +219,11 @@ def performances(alone: Sequence[Row]) -> Table:
 
 def kappa(agreed: Row) -> Table | None:
     """Error consistency, the ceiling beside the model."""
-    rows = [row for row in agreed["tables"]["consistency"] if row["value"] is not None and "difference" not in row["measure"]]
+    rows = [
+        row
+        for row in agreed["tables"]["consistency"]
+        if row["value"] is not None and "difference" not in row["measure"]
+    ]
     rows = [row for row in rows if "agree" not in row["measure"]]
     if not rows:
         return None
@@ -238,19 +244,27 @@ def kappa(agreed: Row) -> Table | None:
     )
 
 
-def classes(agreed: Row) -> Table | None:
-    """Recall of each class, model and people."""
-    rows = agreed["tables"]["classes"]
-    if len(rows) > 60:
-        rows = sorted(rows, key=lambda row: -abs(row["difference"] or 0))[:60]
+#: tables of parts: their first column, and their caption
+_PARTS = {
+    "classes": ("class", "Recall of each class: how often its images are recognised."),
+    "conditions": ("condition", "Accuracy in each condition that the images were shown in."),
+}
+
+
+def parts(agreed: Row, table: str) -> Table:
+    """Class by class, or condition by condition: the model, people, and the difference."""
+    what, caption = _PARTS[table]
+    rows = agreed["tables"][table]
+    if len(rows) > _MOST:
+        rows = sorted(rows, key=lambda row: -abs(row["difference"] or 0))[:_MOST]
+        caption += f" The {_MOST} that differ most."
     span = _span([row.get(f"{who} low") for row in rows for who in ("network", "mean annotator")])
     return Table(
-        "Recall of each class: how often its images are recognised. In bold where the difference is told apart from none, "
-        "corrected for the number of classes (Holm).",
-        ("Class", "Images", "The model", "Mean annotator", "Difference"),
+        f"{caption} In bold where the difference is told apart from none, corrected for their number (Holm).",
+        (what.capitalize(), "Images", "The model", "Mean annotator", "Difference"),
         tuple(
             Line(
-                row["class"],
+                row[what],
                 f"{row['images']:,}",
                 (
                     (_share(row, "network"), _drawn(row, "network", span, 0)),
@@ -278,7 +292,7 @@ def recalls(alone: Sequence[Row]) -> Table:
     names = [row["class"] for row in alone[0]["rows"] if "class" in row]
     by_set = [{row["class"]: row for row in record["rows"] if "class" in row} for record in alone]
     span = _span([held[name].get("low") for held in by_set for name in names])
-    kept = [name for name in names if any(held[name]["images"] for held in by_set)][:60]
+    kept = [name for name in names if any(held[name]["images"] for held in by_set)][:_MOST]
     return Table(
         "Recall of each class: how often its images are recognised; and how many there are.",
         ("Class", "Images", *(record["data"] for record in alone)),
@@ -306,7 +320,7 @@ def effects(parted: Row) -> list[tuple[str, int, Table]]:
                 (
                     (
                         _number({"value": each["auc"], "low": each["interval"][0], "high": each["interval"][1]}),
-                        interval(each["auc"], *each["interval"], (0.0, 1.0), mark=0.5),
+                        interval(each["auc"], each["interval"][0], each["interval"][1], (0.0, 1.0), mark=0.5),
                     ),
                     (_p(each["adjusted"]), Markup()),
                 ),
@@ -354,9 +368,7 @@ def own_confusions(alone: Sequence[Row]) -> list[Confusions]:
 
 
 def _matrix(title: str, names: Sequence[str], shares: pictures.Array, sign: pictures.Sign) -> Confusions:
-    return Confusions(
-        title, tuple(names), tuple(tuple(_cell(float(value), sign) for value in row) for row in shares)
-    )
+    return Confusions(title, tuple(names), tuple(tuple(_cell(float(value), sign) for value in row) for row in shares))
 
 
 def _cell(value: float, sign: pictures.Sign) -> tuple[str, str, str]:
@@ -455,14 +467,19 @@ def worsened(record: Row) -> list[Chart]:
             ),
             Curve(
                 "balanced accuracy",
-                tuple((float(place), row.get("balanced", row["accuracy"]), None, None) for place, row in enumerate(rows)),
+                tuple(
+                    (float(place), row.get("balanced", row["accuracy"]), None, None) for place, row in enumerate(rows)
+                ),
             ),
         ]
-        marks = [(0.0, "as it is"), *((float(i), f"{row['level']:g}") for i, row in enumerate(rows[1:], 1))]
+        how = KINDS[kind]
+        marks = [(0.0, "as it is"), *((float(i), f"{how.scale * row['level']:g}") for i, row in enumerate(rows[1:], 1))]
         title = f"{kind.capitalize() if kind != 'jpeg' else 'JPEG'}, {record['data']}"
         last = rows[-1]
         caption = f"Up to {last['shown']}: accuracy {100 * last['accuracy']:.0f} %."
-        drawn = curves(f"worse-{kind}-{record['data']}".replace(" ", "-"), lines, title, caption, across=kind, ticks=marks)
+        drawn = curves(
+            f"worse-{kind}-{record['data']}".replace(" ", "-"), lines, title, caption, across=kind, ticks=marks
+        )
         charts.append(Chart(title, tuple(line.name for line in lines), drawn, caption))
     return charts
 
@@ -481,7 +498,9 @@ def walls(reading: Reading, parted: Row) -> list[Wall]:
             if found is not None:
                 held[row.record["case"]["set"]].append(found)
     return [
-        Wall(f"Where {what.get(name, SETS[name])}", counts.get(name, 0), tuple(shots)) for name, shots in held.items() if shots
+        Wall(f"Where {what.get(name, SETS[name])}", counts.get(name, 0), tuple(shots))
+        for name, shots in held.items()
+        if shots
     ]
 
 
