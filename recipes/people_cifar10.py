@@ -18,7 +18,6 @@ from seewhy.machine import keep_memory, short_spin
 short_spin()
 
 import people_tables as tables
-
 from seewhy import data, zoo
 from seewhy.engine import Engine
 from seewhy.report.html import write

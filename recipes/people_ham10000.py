@@ -20,7 +20,6 @@ from seewhy.machine import keep_memory, short_spin
 short_spin()
 
 import people_tables as tables
-
 from seewhy import data, zoo
 from seewhy.data.sets import DataSet
 from seewhy.engine import Engine

@@ -135,20 +135,13 @@ def parted(run: Run) -> list[str]:
     (record,) = rows_of(run, "parting")
     sets = table(
         ["who is right", "images", "share"],
-        [
-            [
-                row["what"],
-                f"{row['images']:,}",
-                percent({"value": row["share"], "low": row["interval"][0], "high": row["interval"][1]}),
-            ]
-            for row in record["rows"]
-        ],
+        [[row["what"], f"{row['images']:,}", percent(held(row["share"], row["interval"]))] for row in record["rows"]],
     )
     effects = [
         [
             row["what"],
             each["property"],
-            number({"value": each["auc"], "low": each["interval"][0], "high": each["interval"][1]}),
+            number(held(each["auc"], each["interval"])),
             chance(each, "adjusted"),
         ]
         for row in record["rows"]
@@ -234,15 +227,14 @@ def worse(run: Run) -> list[str]:
                 *(text for row in each for text in (f"{100 * row['balanced']:.1f} %", percent(row, "accuracy"))),
             ]
         )
-    heads = [
-        "images",
-        *(
-            f"{what}, {record['data']} ({record['images']:,})"
-            for record in records
-            for what in ("balanced", "accuracy")
-        ),
-    ]
+    sets = [f"{record['data']} ({record['images']:,})" for record in records]
+    heads = ["images", *(f"{what}, {name}" for name in sets for what in ("balanced", "accuracy"))]
     return table(heads, rows)
+
+
+def held(value: float, interval: Sequence[float]) -> Row:
+    """A value and its interval as rows have them."""
+    return {"value": value, "low": interval[0], "high": interval[1]}
 
 
 def word(row: Row, name: str) -> str:
