@@ -214,7 +214,7 @@ def published(run: Run) -> list[str]:
 
 def worse(run: Run) -> list[str]:
     """Accuracy and balanced accuracy on images made worse."""
-    rows = []
+    rows: list[list[str]] = []
     records = rows_of(run, "worse")
     for each in zip(*(record["rows"] for record in records), strict=True):
         if each[0]["who"] != "model" or each[0]["kind"] == "condition":
