@@ -43,7 +43,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def ends(row: Row, name: str) -> tuple[Any, Any]:
     """The ends of an interval."""
-    low, high = ("low", "high") if "low" in row and name in ("value", "accuracy") else (f"{name} low", f"{name} high")
+    low, high = ("low", "high") if "low" in row and name == "value" else (f"{name} low", f"{name} high")
     return row.get(low), row.get(high)
 
 

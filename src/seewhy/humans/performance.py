@@ -85,7 +85,7 @@ class Performance:
         """What can be said of this beside a published result, in words; never more."""
         same = self.measure(published.metric)
         found, metric = (self.accuracy, "accuracy") if same is None else (same, published.metric)
-        return published.compare(found.value, found.low, found.high, metric)
+        return published.compare(found, metric)
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for accuracy, balanced accuracy and each class, as plain values; None for what is not known."""

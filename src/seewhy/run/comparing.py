@@ -18,13 +18,14 @@ from seewhy.errors import DataError, NothingToExplain, SpecError
 from seewhy.explain.base import Explainer
 from seewhy.humans.agreement import agreement
 from seewhy.humans.baselines import Baseline
+from seewhy.humans.estimate import Estimate
 from seewhy.humans.gallery import Case, cases, explained
 from seewhy.humans.parting import PARTED, Parting, parting
 from seewhy.humans.performance import performance
 from seewhy.humans.properties import PROPERTIES, measured
 from seewhy.humans.tables import TABLES
 from seewhy.humans.votes import Floats, Votes
-from seewhy.humans.worse import worse
+from seewhy.humans.worse import Point, worse
 from seewhy.method import from_json
 from seewhy.run.job import Found, Job, picture_of
 from seewhy.run.people import WORSE_PASSES, People, drawn
@@ -271,6 +272,8 @@ class Comparing:
             labels,
             self.people.map,
             limit=int(self.plan["worse"]),
+            people=self._conditions("mean annotator"),
+            beside=self._conditions("network"),
         )
         truth = dict(zip((data.names[position - start] for position in chosen), labels, strict=True))
         classes = np.array([truth[image] for image in found.images])
@@ -281,14 +284,25 @@ class Comparing:
             ]
             for row, value in zip((row for row in rows if row["kind"] == kind), balanced, strict=False):
                 row["balanced"] = value
-        said = found.words()
         record = {
             "data": name,
             "images": len(found.images),
             "rows": rows,
-            "words": said if isinstance(said, str) else " ".join(said),
+            "words": " ".join(found.words()),
         }
         return Found(plain(record), found.cost, found.notes)
+
+    def _conditions(self, who: str) -> list[Point]:
+        """Somebody's points in the conditions of the votes, where there are any."""
+        if not self.job.run.done(MODEL, "agreement"):
+            return []
+        found = []
+        for row in self.job.run.record(MODEL, "agreement")["tables"]["conditions"]:
+            value, low, high = (row[f"{who}{end}"] for end in ("", " low", " high"))
+            if value is not None:
+                ends = (math.nan if end is None else end for end in (low, high))
+                found.append(Point(row["condition"], None, Estimate(value, *ends), row["images"]))
+        return found
 
     def _set(self, name: str) -> tuple[int, DataSet]:
         """Where a data set begins in the material, and the set."""
