@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/run-format.md", "docs/people.md", "docs/tune.md", "CHANGELOG.md"]
+COMPARISONS = ["docs/people-cifar10.md", "docs/people-ham10000.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/run-format.md", "docs/tune.md", "docs/people.md", *COMPARISONS]
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -132,6 +133,17 @@ def test_a_docstring_that_lacks_a_part_is_refused() -> None:
     assert page(Bare).parts == {"Values": "(N, 3, H, W), in logits.", "Source": "nobody."}  # type: ignore[arg-type]
     with pytest.raises(SpecError, match=r"Bare lacks Cost, Limits and an example \(>>>\)"):
         page(Bare, whole=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("document", COMPARISONS)
+def test_the_tables_of_a_comparison_were_made_by_its_recipe(document: str) -> None:
+    text = (ROOT / document).read_text()
+    parts = dict(re.findall(r"<!-- part: (\w+) -->\n(.*?)<!-- end -->", text, re.DOTALL))
+    assert len(parts) >= 4
+    for name, body in parts.items():
+        assert re.search(r"\d{4}-\d\d-\d\d, torch .*`python recipes/people_\w+\.py", body), name
+        assert len(body.splitlines()) > 3, name
+    assert len(parts) == text.count("<!-- end -->")
 
 
 def test_the_accuracy_in_the_readme_is_the_recorded_one() -> None:

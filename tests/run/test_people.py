@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sqlite3
 from pathlib import Path
@@ -312,6 +313,41 @@ def test_images_that_a_classifier_was_trained_on_are_left_out(data: Path, net: C
     (tuned / "card.json").write_text("{}")
     with pytest.raises(DataError, match="does not say what its classifier was trained on"):
         untrained(material, f"file:{tuned}")
+
+
+def test_the_recipes_tables_are_the_rows(run: Run, data: Path, tmp_path: Path) -> None:
+    """Markdown for the documentation's pages: every number from a row, put between markers, and nowhere else."""
+    path = Path(__file__).parents[2] / "recipes" / "people_tables.py"
+    spec = importlib.util.spec_from_file_location("people_tables", path)
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    parts = {**tables.agreed(run), "performance": tables.performances(run), "recalls": tables.recalls(run),
+             "published": tables.published(run), "worse": tables.worse(run)}  # fmt: skip
+    held = run.record(MODEL, "agreement")
+    assert parts["verdict"][0].startswith(f"**{held['headline']}**")
+    first = held["tables"]["accuracy"][0]
+    assert (
+        f"| {first['who']} | {100 * first['accuracy']:.1f} % ({100 * first['accuracy low']:.1f} to "
+        in parts["accuracy"][2]
+    )
+    assert len(parts["classes"]) == 2 + len(held["tables"]["classes"])
+    assert len(parts["worse"]) == 2 + 1 + 25  # as they are, and five levels of five kinds
+    assert len(parts["recalls"]) == 2 + 5
+    assert "**not a result of people**" in "\n".join(parts["published"])
+    for lines in parts.values():
+        columns = {line.count(" | ") for line in lines if line.startswith("| ")}
+        assert len(columns) <= 2  # one table, or two
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- part: accuracy -->\nold\n<!-- end -->\nafter\n")
+    tables.written(page, {"accuracy": parts["accuracy"]}, "the command")
+    text = page.read_text()
+    assert text.startswith("before\n<!-- part: accuracy -->\n| who | accuracy")
+    assert text.endswith("`the command`.\n<!-- end -->\nafter\n")
+    assert "old" not in text
+    with pytest.raises(SystemExit, match="has no part classes"):
+        tables.written(page, {"classes": []}, "the command")
 
 
 def test_the_run_can_be_read_without_seewhy(run: Run) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from seewhy.humans.agreement import Agreement, agreement
 from seewhy.humans.baselines import Baseline, baseline, baselines
 from seewhy.humans.flags import Flag, flagged, without
+from seewhy.humans.gallery import Gallery, gallery
 from seewhy.humans.load import load
 from seewhy.humans.match import LabelMap, Matched, matched, truth
+from seewhy.humans.parting import Parting, parting
+from seewhy.humans.performance import Performance, performance
 from seewhy.humans.predict import Predictions, predicted
 from seewhy.humans.votes import Trials, Votes
 from seewhy.humans.worse import Worse, worse
@@ -15,8 +18,11 @@ __all__ = [
     "Agreement",
     "Baseline",
     "Flag",
+    "Gallery",
     "LabelMap",
     "Matched",
+    "Parting",
+    "Performance",
     "Predictions",
     "Trials",
     "Votes",
@@ -25,8 +31,11 @@ __all__ = [
     "baseline",
     "baselines",
     "flagged",
+    "gallery",
     "load",
     "matched",
+    "parting",
+    "performance",
     "predicted",
     "truth",
     "without",
