@@ -44,7 +44,7 @@ def main() -> None:
     keep_memory()
     net = zoo.load(given.model, engine=Engine())
     images = data.load(given.data, "test") if given.data != "cifar10" else data.load("cifar10")
-    asked = Asked(f"cifar10h:{given.votes}", baselines=("cifar10h",), who=WHO, truth=TRUTH)
+    asked = Asked(f"cifar10h:{given.votes}", who=WHO, truth=TRUTH, whole=True)
     with audit(
         net,
         [images],
@@ -57,7 +57,7 @@ def main() -> None:
         progress=lambda done, total, what: print(f"\r{done / total:4.0%} {what:60.60}", end="", flush=True),
     ) as run:
         print(f"\nreport: {write(run)}")
-        parts = {**tables.agreed(run), "worse": tables.worse(run), "published": tables.published(run)}
+        parts = {**tables.agreed(run), "worse": tables.worse(run)}
         tables.written(given.page, parts, "python recipes/people_cifar10.py --data cifar10 --votes cifar10h-counts.npy")
         print(f"tables: {given.page}")
 
