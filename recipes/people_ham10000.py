@@ -59,6 +59,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     spec = given.model or tuned(train, test, given.base, given.out / "model")
     net = zoo.load(spec, engine=Engine())
+    net.name = f"{given.base}, tuned on HAM10000"
     with audit(
         net,
         [train, test],

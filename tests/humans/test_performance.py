@@ -88,7 +88,18 @@ def test_words_lead_with_balanced_accuracy_where_classes_are_unequal() -> None:
 
 def test_beside_a_published_result_it_is_indirect() -> None:
     found, _, _ = drawn()
-    assert "indirect" in found.beside(baseline("ham10000-readers"))
+    readers = baseline("ham10000-readers")
+    told = found.beside(readers)
+    assert "indirect, and no verdict" in told  # nine in ten images are of one class
+    assert "better" not in told
+    for share, lie in ((0.99, "both lie above it"), (0.1, "both lie below it")):
+        right = np.random.default_rng(0).random(3000) < share
+        truth = np.repeat([0, 0, 0, 0, 1, 2], 500)
+        other = performance(np.eye(3)[np.where(right, truth, (truth + 1) % 3)], truth, NAMES[:3])
+        assert other.unequal
+        assert lie in other.beside(readers)
+    even = performance(np.eye(2)[[0, 1] * 50], [0, 1] * 50, ["a", "b"])
+    assert even.beside(readers) == readers.compare(even.accuracy)
     assert "not a result of people" in found.beside(baseline("ham10000-77"))
     assert "another measure" in found.beside(baseline("imagenet-multilabel"))
     record = found.record()

@@ -82,10 +82,30 @@ class Performance:
         return known.get(metric)
 
     def beside(self, published: Baseline) -> str:
-        """What can be said of this beside a published result, in words; never more."""
+        """What can be said of this beside a published result, in words; never more.
+
+        Where classes are unequal, accuracy is that of their mix here, which is not the mix of the published number: then no
+        verdict is given, only where accuracy and balanced accuracy lie.
+        """
+        if self.unequal and published.of_people and published.metric == "accuracy":
+            return self._unlike(published)
         same = self.measure(published.metric)
         found, metric = (self.accuracy, "accuracy") if same is None else (same, published.metric)
         return published.compare(found, metric)
+
+    def _unlike(self, published: Baseline) -> str:
+        low, high = published.interval or (published.value, published.value)
+        both = (self.balanced, self.accuracy)
+        lie = (
+            "both lie above it" if all(each.above(high) for each in both) else "they do not both lie on one side of it"
+        )
+        lie = "both lie below it" if all(each.below(low) for each in both) else lie
+        return (
+            f"{published.title}: {published.told()}. The model’s balanced accuracy is {told(self.balanced)} and its accuracy "
+            f"{told(self.accuracy)}: {lie}. Neither is the same measure, as the mix of classes is another (here “"
+            f"{self.commonest}” alone makes {self.always:.1%}), nor are the people and the images the same: indirect, and no "
+            "verdict."
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for accuracy, balanced accuracy and each class, as plain values; None for what is not known."""

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from seewhy.humans.worse import KINDS
 from seewhy.report import pictures, words
 from seewhy.report.curves import Curve, curves
-from seewhy.report.measures import Line, Row, Table, number, span
+from seewhy.report.measures import Line, Row, Table, span
 
 #: classes up to which confusion matrices are drawn
 _SIDE = 20
@@ -116,10 +116,10 @@ def calibration(agreed: Row) -> list[Chart]:
     if not lines:
         return []
     errors = [
-        f"{_WHO.get(row['who'], row['who'])} {number(row, 'ECE, equal width')} (if perfectly calibrated "
-        f"{row['ECE if perfectly calibrated']:.2f})"
+        f"{_WHO.get(row['who'], row['who'])} {row['ECE, equal width']:.3f} ({row['ECE, equal width low']:.3f} to "
+        f"{row['ECE, equal width high']:.3f}; if perfectly calibrated {row['ECE if perfectly calibrated']:.3f})"
         for row in agreed["tables"]["calibration"]
-        if row["ECE, equal width"] is not None
+        if all(row[f"ECE, equal width{end}"] is not None for end in ("", " low", " high"))
     ]
     title = "Does confidence mean what it says?"
     caption = (
