@@ -12,7 +12,7 @@ from seewhy import units
 from seewhy.report import pictures, words
 from seewhy.report.parts import Section, Shown, says, shown
 from seewhy.report.reading import Reading
-from seewhy.run.store import ImageRow
+from seewhy.run.store import MODEL, ImageRow
 
 #: pixels of the longer side of a thumbnail
 _THUMB = 96
@@ -115,6 +115,7 @@ def summary(reading: Reading, lines: Sequence[Line]) -> list[str]:
             f"From before to after the attack, the maps of {most} changed their order least (median rank correlation "
             f"{high:.2f}), those of {least} most ({low:.2f}).".replace("-0.", "−0.")
         )
+    said += _people(reading)
     broken = [line.name for line in lines if line.error]
     if broken:
         named = words.some(broken, 5)
@@ -129,6 +130,16 @@ def summary(reading: Reading, lines: Sequence[Line]) -> list[str]:
         else "Nothing that was asked for was left out."
     )
     return said
+
+
+def _people(reading: Reading) -> list[str]:
+    """The verdict beside people; the model's own numbers on all labelled images where there are no votes."""
+    rows = {row.step: row.record for row in reading.of(MODEL) if row.ok}
+    if "agreement" in rows:
+        return [rows["agreement"]["headline"]]
+    return [
+        record["words"].partition(". ")[0] + "." for step, record in rows.items() if step.startswith("performance:")
+    ]
 
 
 def _stood(record: Mapping[str, Any] | None) -> str:
