@@ -39,6 +39,7 @@ PARTS = {
     "white_box": "white_box",
     "maximize": "maximize",
     "exemplars": "exemplars",
+    "map": "map",
     "people": "people",
     "tune": "tune",
 }

@@ -141,7 +141,7 @@ class MappedCodes:
             axes = layout.Axes(self.mean.numpy(), self.directions.numpy(), method.metric == "cosine")
             new = axes(seen.codes.numpy())
             old, where, jobs = self.reduced.double().numpy(), self.coordinates.double().numpy(), layout.threads()
-            neighbours = layout.nearest(old, new, min(self.k, len(self)), jobs)
+            neighbours = layout.nearest(old, new, min(self.k or 1, len(self)), jobs)
             if self.layout == "tsne":
                 placed = layout.onto_tsne(old, where, new, method.seed, jobs)
             elif self.layout == "umap":

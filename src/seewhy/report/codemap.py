@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: bytes of thumbnails that a page carries, as they stand in it
 BUDGET = 4_000_000
 
+#: what neighbours must do better than the largest class alone before it counts
+LITTLE = 0.05
+
 #: thumbnails in an atlas, and a row of it
 _ATLAS, _COLUMNS = 256, 16
 
@@ -57,7 +60,9 @@ def reading(found: MappedCodes) -> tuple[str, ...]:
         )
         apart = by_map - by_code
         points = f"{100 * abs(apart):.1f} points"
-        if abs(apart) <= FAR:
+        if max(by_map, by_code) <= found.chance + LITTLE:
+            said.append("Neither is better than guessing: the picture says nothing about these classes.")
+        elif abs(apart) <= FAR:
             said.append(
                 f"They differ by {points}, so that classes are as mixed in the map as they are among the codes."
             )

@@ -168,19 +168,17 @@ def sheet(found: MappedCodes, limit: int, colour: str) -> Figure:
 
 
 def spread(coordinates: Tensor, count: int) -> list[int]:
-    """At most `count` points, no two in neighbouring cells of a square lattice, each the nearest to its cell's middle."""
-    cells = max(1, int(np.sqrt(2.2 * count)))
+    """At most `count` points spread over the map, each at least a twentieth of its width from the others."""
     where = coordinates.double().numpy()
     low, high = _square(where)
-    at = (where - low) / (high - low) * cells
-    cell = np.clip(np.floor(at), 0, cells - 1).astype(int)
-    off = ((at - cell - 0.5) ** 2).sum(1)
-    chosen: dict[tuple[int, int], int] = {}
-    for point in np.argsort(off, kind="stable").tolist():
-        x, y = int(cell[point, 0]), int(cell[point, 1])
-        if len(chosen) < count and not any((x + i, y + j) in chosen for i in (-1, 0, 1) for j in (-1, 0, 1)):
-            chosen[x, y] = point
-    return sorted(chosen.values())
+    at = (where - low) / (high - low)
+    chosen: list[int] = []
+    for point in by_cover(coordinates)[:4096]:
+        if len(chosen) == count:
+            break
+        if not chosen or np.abs(at[chosen] - at[point]).max(1).min() >= 0.05:
+            chosen.append(point)
+    return chosen
 
 
 def by_cover(coordinates: Tensor) -> list[int]:
@@ -216,7 +214,7 @@ def _stamp(axes: Axes, coordinates: Tensor, thumbnails: Tensor, shades: list[str
 
     for point in chosen:
         picture = thumbnails[point].numpy().transpose(1, 2, 0)
-        zoom = 21 / max(picture.shape[:2])
+        zoom = 14 / max(picture.shape[:2])
         box = AnnotationBbox(
             OffsetImage(picture, zoom=zoom, interpolation="bilinear"),
             tuple(coordinates[point].tolist()),
