@@ -165,6 +165,7 @@ def test_new_images_find_their_place_and_a_saved_map_finds_the_same(layout: str,
     new = coloured(10, seed=9)
     placed = found.place(model, new)
     nearest = torch.cdist(placed.coordinates, found.coordinates).argmin(1)
+    assert new.labels is not None
     assert torch.equal(found.labels[nearest], new.labels)
     assert torch.equal(placed.predictions, model.predict(new).argmax(1))
     found.save(tmp_path / "map.npz")
@@ -307,13 +308,13 @@ def test_layers_pools_and_options() -> None:
     own = codes(model, images)
     unit = own / own.norm(dim=1, keepdim=True)
     assert torch.allclose(torch.pdist(cosine.reduced), torch.pdist(unit), atol=1e-4)
-    with pytest.raises(LayerError, match='did you mean "1"'):
+    with pytest.raises(LayerError, match='did you mean "11"'):
         dataclasses.replace(QUICK, layer="11x")(model, images)
     with pytest.raises(InputError, match="give some"):
         QUICK(model)
     for words in ({"pool": "sum"}, {"metric": "cosinus"}, {"layout": "isomap"}, {"k": 0}, {"perplexity": float("nan")}):
         with pytest.raises(SpecError, match="expected"):
-            CodeMap(**words)  # type: ignore[arg-type]
+            CodeMap(**words)
     with pytest.raises(InputError, match="colour"):
         cosine.plot(colour="pink")
 

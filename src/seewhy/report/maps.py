@@ -95,12 +95,11 @@ def points(found: MappedCodes, colour: str, thumbnails: int, placed: PlacedCodes
     elif thumbnails and len(found.thumbnails):
         shades = [colours[each] for each in kind.tolist()]
         _stamp(axes, found.coordinates, found.thumbnails, shades, spread(found.coordinates, thumbnails))
-    legend = axes.legend(
-        loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False, markerscale=2.2, title=f"by {colour}"
-    )
+    legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False, title=f"by {colour}")
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
+            handle.set(sizes=[30])
     for text in legend.get_texts():
         text.set_parse_math(False)
     title = f"{len(found):,} images by {found.layer} of {found.model}, {LAYOUTS[found.layout]}"
