@@ -14,7 +14,7 @@ USER_ENV := .venv
 DEV_ENV := .venv-dev
 INPUTS := pyproject.toml constraints.txt
 # a peer that pins packages too old to live with; what it truly needs is there
-ALONE := torchattacks==3.5.1
+ALONE := torchattacks==3.5.1 torch-lucent==0.1.8
 
 .PHONY: audit test test-slow lint bench docs constraints clean
 .DELETE_ON_ERROR:

@@ -26,7 +26,7 @@ from seewhy.attack.base import Attack
 from seewhy.attack.fgsm import FGSM
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
-from seewhy.data.photo import from_array
+from seewhy.data.sets import Arrays, DataSet
 from seewhy.explain.base import Explainer
 from seewhy.look.base import Look
 from seewhy.method import Method, parse, registry
@@ -88,12 +88,13 @@ SHOWN = {
     "before-after": "before-after:layer=_blocks.10",
     "exemplars": "exemplars:layers=_blocks.10,k=8,limit=6",
     "filters": "filters:order=similarity",
-    "maximize": "maximize:objective=logit(1;130;281;963),snapshots=3",
-    "invert": "invert:layer=_blocks.10",
+    "maximize": "maximize:objective=logit(1;963),steps=128,snapshots=3",
+    "invert": "invert:layer=_blocks.4,steps=100",
 }
 
 #: the colour photographs of scikit-image that look like what the network knows
 SET = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png", "motorcycle_left.png", "hubble_deep_field.jpg")
+CROPS = 40
 
 _MEASURED = re.compile(r"<!-- measured -->\n(.*?)\n<!-- /measured -->", re.DOTALL)
 
@@ -242,29 +243,32 @@ def looked(net: Classifier, images: Images, cls: type[Look], forward: float) -> 
     facts = [words.passes(found.cost.forward, found.cost.backward)]
     facts.append(f"{units.seconds(seconds)}, {three(seconds / forward)} × one forward pass")
     said = [f"{net.name} and `{method.spec}`, {seen}. Here it took {'; '.join(facts)}."]
-    said += [f"*{plain(note[:1].upper() + note[1:])}.*" for note in found.notes]
+    for note in found.notes:
+        told = note if note[1:2] == "-" else note[:1].upper() + note[1:]  # t-SNE stays as it is
+        said.append(f"*{plain(told)}{'' if told.endswith('?') else '.'}*")
     with io.BytesIO() as buffer:
         found.plot().savefig(buffer, format="png", bbox_inches="tight", dpi=110)
         return Image.open(buffer).convert("RGB"), "\n\n".join(said)
 
 
-def photographs(net: Classifier) -> Images:
-    """Forty crops of each colour photograph that comes with scikit-image, of all sizes, the photographs being the classes."""
+def photographs(net: Classifier) -> DataSet:
+    """Forty crops of each of some colour photographs that come with scikit-image, of all sizes, each photograph a class."""
     folder = photo_folder()
     draw = torch.Generator().manual_seed(0)
     crops, names, labels = [], [], []
     for label, name in enumerate(SET):
         with Image.open(folder / name) as opened:
             picture = opened.convert("RGB")
-        for number in range(40):
+        for number in range(CROPS):
             share, x, y = torch.rand(3, generator=draw).tolist()
             side = round(min(picture.size) * (0.35 + 0.6 * share))
             left, top = round(x * (picture.width - side)), round(y * (picture.height - side))
             crop = picture.crop((left, top, left + side, top + side))
-            crops.append(from_array(np.asarray(crop), net.preprocess).pixels)
+            crops.append(np.asarray(crop.resize(net.size, Image.Resampling.BICUBIC)))
             names.append(f"{Path(name).stem} {number + 1}")
             labels.append(label)
-    return Images(torch.cat(crops), tuple(names), labels=torch.tensor(labels))
+    classes = tuple(Path(name).stem.replace("_", " ") for name in SET)
+    return DataSet("crops", tuple(names), Arrays(np.stack(crops)), tuple(labels), classes)
 
 
 def photo_folder() -> Path:
@@ -293,7 +297,9 @@ def keep(sheet: Image.Image, target: Path) -> None:
     for quality in (85, 75, 60, 45, 30):
         sheet.save(target, quality=quality, optimize=True)
         if target.stat().st_size <= MOST:
-            break
+            return
+    smaller = (sheet.width * 4 // 5, sheet.height * 4 // 5)
+    keep(sheet.resize(smaller, Image.Resampling.LANCZOS), target)
 
 
 def single(net: Classifier, images: Images) -> float:

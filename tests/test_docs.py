@@ -112,7 +112,7 @@ def maker() -> Any:
     return module
 
 
-@pytest.mark.parametrize("room", ["explain", "attack"])
+@pytest.mark.parametrize("room", ["explain", "attack", "look"])
 def test_every_method_has_its_page_and_the_page_says_what_the_docstring_says(room: str) -> None:
     make = maker()
     known = make.methods(room)

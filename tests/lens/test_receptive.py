@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import nets
 from seewhy.classifier import Classifier
 from seewhy.errors import UnknownOperation
-from seewhy.lens import ops
+from seewhy.lens import ops, stages
 from seewhy.lens.lens import Lens
 from seewhy.lens.ops import Call
 from seewhy.lens.receptive import RULES, Field, Windows, receptive_fields, rule
@@ -106,9 +106,9 @@ def fields(module: nn.Module, size: int) -> dict[str, Field]:
     return receptive_fields(Classifier(module, size=(size, size + 3), check=False))
 
 
-def compare(module: nn.Module, size: int, *, local: bool = False) -> int:
-    """Compare every map of a net, at corners, borders and middle; answers how many windows were compared."""
-    found = fields(module, size)
+def compare(module: nn.Module, size: int, *, local: bool = False, only: tuple[str, ...] = ()) -> int:
+    """Compare every map of a net (or only some), at corners, borders and middle; answers how many windows were compared."""
+    found = {address: field for address, field in fields(module, size).items() if not only or address in only}
     image, kept = heard(module, size, gates=not local)
     compared = 0
     for address, field in found.items():
@@ -297,6 +297,26 @@ FAMILIES = {
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family(name: str) -> None:
     assert compare(FAMILIES[name](), 25) >= 9
+
+
+#: torchvision's own, with what they are to be made with
+REAL: dict[str, dict[str, Any]] = {
+    "resnet18": {},
+    "vgg11": {},
+    "densenet121": {},
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "mobilenet_v2": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_net(name: str) -> None:
+    """Every stage of nets of the five families, at their depth, whose windows reach past the picture."""
+    torchvision = pytest.importorskip("torchvision")
+    module = getattr(torchvision.models, name)(weights=None, **REAL[name])
+    net = Classifier(module, size=(96, 99), check=False)
+    assert compare(module, 96, only=stages(net)) >= 20
 
 
 @pytest.mark.parametrize("local", [False, True])

@@ -80,6 +80,11 @@ def test_a_planted_unit_gets_its_class_and_its_concept() -> None:
     assert float(found.selectivity[1]) == 1
     assert found.chance[1] == pytest.approx(1 / 101)
     assert found.concepts == ("red", "other")
+    assert found.drawn[0] == 1
+    first = int(found.sheet[0, 0].eq(255).all(0).sum())  # a white line around the square, four times as large
+    assert 0.5 < first / (4 * 32) < 2
+    outside = found.sheet[0, :, 0].float() - found.sheet[0, :, 1].float()
+    assert (outside > 200).flatten(1).any(1).all()  # what is ringed is red in every picture
     pooled = Units(layer="2", quantile=0.06)(net, images, concepts)
     assert pooled.iou is not None
     assert 0.6 < float(pooled.iou[1, 0]) < 1  # borders are blurred by enlarging

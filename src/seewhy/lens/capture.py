@@ -119,6 +119,11 @@ def last_map(net: Classifier) -> str:
     return named(net, maps[-1].address)
 
 
+def middle_map(net: Classifier) -> str:
+    """The last map of the last stage but one: of many places still, and of parts of objects; else the last map."""
+    return (*stages(net)[-2:-1], last_map(net))[0]
+
+
 def named(net: Classifier, operation: str) -> str:
     """The address of the outermost module that hands an operation's result on, or the operation's own."""
     modules = [each.address for each in trace(net) if not each.op and each.address and each.made_by == operation]

@@ -15,7 +15,7 @@ from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter, count
 from seewhy.errors import InputError, LayerError, NothingToExplain, SpecError
-from seewhy.lens.capture import last_map, stages
+from seewhy.lens.capture import middle_map
 from seewhy.lens.reach import reach
 from seewhy.look.base import Look
 from seewhy.look.maximize import in_batches, steps_told
@@ -163,7 +163,7 @@ class DeepDream(Look):
         if self.objective is not None:
             return objective(self.objective)
         # the last maps of all are of few places, and often cut off from above: what they see in a picture is hardly seen
-        return 1.0 * Layer((*stages(net)[-2:-1], last_map(net))[0])
+        return 1.0 * Layer(middle_map(net))
 
     def _dream(self, net: Classifier, wanted: Objective, pixels: Tensor, tell: Callable[[int], None]) -> Tensor:
         draw = rng.generator(self.seed, self.name)

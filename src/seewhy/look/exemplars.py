@@ -339,7 +339,7 @@ class ExemplarSet:
         for index, window in zip(self.images[layer][unit].tolist(), self.windows[layer][unit].tolist(), strict=True):
             if index >= 0:
                 top, left, bottom, right = window
-                found.append(_pixels(images, index, net)[:, top:bottom, left:right])
+                found.append(one_of(images, index, net)[:, top:bottom, left:right])
         return found
 
     def classes_of(self, layer: str, unit: int) -> list[tuple[str, int, float]]:
@@ -898,7 +898,8 @@ def _purity(labels: Tensor, classes: int) -> Tensor:
     return commonest / (labels >= 0).sum(1)
 
 
-def _pixels(images: Images | Tensor | DataSet, index: int, net: Classifier) -> Tensor:
+def one_of(images: Images | Tensor | DataSet, index: int, net: Classifier) -> Tensor:
+    """The pixels (3, H, W) of one of the images that were looked at."""
     if not 0 <= index < len(images):
         raise InputError(f"exemplar {index} is not among the {len(images)} images given; give all that were looked at")
     if isinstance(images, DataSet):
@@ -924,7 +925,7 @@ def _crops(
                 if index >= 0:
                     wanted.setdefault(index, []).append((address, row, slot))
     for index, places in sorted(wanted.items()):  # each image is read once
-        pixels = _pixels(images, index, net)
+        pixels = one_of(images, index, net)
         for address, row, slot in places:
             top, left, bottom, right = windows[address][drawn[address][row], slot].tolist()
             if bottom > top and right > left:

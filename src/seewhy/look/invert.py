@@ -13,7 +13,7 @@ from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter
 from seewhy.errors import InputError, LayerError, SpecError
-from seewhy.lens.capture import capture, find, last_map
+from seewhy.lens.capture import capture, find, middle_map
 from seewhy.lens.reach import reach
 from seewhy.look.base import Look
 from seewhy.look.maximize import climb, in_batches, on_the_way, risen
@@ -78,8 +78,9 @@ class Inverted:
 class Invert(Look):
     """argmin over x of ‖Φ(x) − Φ(x₀)‖² / ‖Φ(x₀)‖² + λ·TV(x): an image that a layer Φ cannot tell from x₀, found from noise.
 
-    `layer`: an address as `seewhy model` prints it (None: the last spatial map). `tv` is λ, TV the mean over pixels and colours
-    of the squared differences. `steps` of Adam at `rate`, on the image's spectrum (`seewhy.look.parametrize.Frequencies`).
+    `layer`: an address as `seewhy model` prints it (none: the last map of the last stage but one). `tv` is λ, TV the mean over
+    pixels and colours of the squared differences. `steps` of Adam at `rate`, on the image's spectrum
+    (`seewhy.look.parametrize.Frequencies`).
     Answers `Inverted`: images (N, 3, H, W) in [0, 1] and how far each code is off.
     Cost: a forward and a backward pass a step and image, each ended at the layer; five forward passes more.
     Limits: one of many images with that code; what looks natural in it comes from the layer and from TV alike.
@@ -124,7 +125,7 @@ class Invert(Look):
         if images is None:
             raise InputError("an inversion is of a photograph: give at least one")
         pixels = net.check(images).detach()
-        layer = find(net, self.layer) if self.layer else last_map(net)
+        layer = find(net, self.layer) if self.layer else middle_map(net)
         variation = TotalVariation()
         with Meter() as meter:
             codes = in_batches(net, lambda part, _: capture(net, part, [layer])[layer].cpu(), pixels, "code")

@@ -18,7 +18,7 @@ from seewhy.errors import InputError, SpecError, UnknownOperation
 from seewhy.lens.capture import capture, trace
 from seewhy.lens.receptive import receptive_fields
 from seewhy.look.base import Look
-from seewhy.look.exemplars import Tally, chosen_layers, parts, watched
+from seewhy.look.exemplars import Tally, chosen_layers, one_of, parts, watched
 from seewhy.result import save, shown
 from seewhy.rng import generator
 
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 #: how many maps are enlarged at a time
 _AT_ONCE = 256
 
+#: matrices (H, h) and (W, w) that enlarge a map
+Ways = tuple[Tensor, Tensor]
+
+#: the sheet: how many units at most, images of each, and their side
+UNITS, SHOWN, SIDE = 6, 5, 96
+
 
 @dataclass(frozen=True)
 class NamedUnits:
@@ -37,7 +43,9 @@ class NamedUnits:
 
     `selectivity` (C,) is in [0, 1], for class `best` (C,); `floor` (C,) what 95 % of random labellings stay below, and
     `chance` (C,) the share of random labellings that do as well. With masks of K concepts: `threshold` (C,), and `iou` and
-    `overlap` (C, K), IoU and common pixels; without, None. `count` images were looked at.
+    `overlap` (C, K), IoU and common pixels; without, None. `count` images were looked at. `drawn` (U,) are the units of the
+    sheet, best overlaps first and no concept more than twice; `sheet` (U, k, 3, side, side), 8 bits, the images with their
+    concept that excite each most, what the unit is on for being ringed.
     """
 
     method: str
@@ -53,6 +61,8 @@ class NamedUnits:
     iou: Tensor | None
     overlap: Tensor | None
     least: float
+    drawn: Tensor
+    sheet: Tensor
     cost: Cost
     notes: tuple[str, ...]
 
@@ -163,7 +173,7 @@ class Units(Look):
         (layer,) = chosen_layers(net, (self.layer,) if self.layer else ())
         notes: list[str] = []
         with Meter() as meter:
-            responses, labels, top = self._seen(net, images, layer, classes, bool(concepts), notes)
+            responses, labels, indices, top = self._seen(net, images, layer, classes, bool(concepts), notes)
             known = labels >= 0
             if not known.all() and known.any():
                 notes.append(
@@ -171,8 +181,11 @@ class Units(Look):
                 )
             found = self._selective(responses[known], labels[known], len(classes), notes)
             dissected = None
+            drawn, sheet = torch.zeros(0, dtype=torch.int64), torch.zeros(0, SHOWN, 3, SIDE, SIDE, dtype=torch.uint8)
             if top is not None and masks is not None:
-                dissected = self._dissected(net, images, layer, classes, masks, top, notes)
+                dissected, ways = self._dissected(net, images, layer, classes, masks, top, notes)
+                drawn = _best(dissected[1], self.iou)
+                sheet = _sheet(net, images, layer, masks, dissected, ways, drawn, (responses, indices))
         above = int((found[0] > found[2]).sum())
         expected = f"{0.05 * len(responses[0]):.0f}"
         notes.append(f"{above} of {len(responses[0])} units are above their floor; about {expected} would be by chance")
@@ -188,6 +201,8 @@ class Units(Look):
             iou=iou,
             overlap=overlap,
             least=self.iou,
+            drawn=drawn,
+            sheet=sheet,
             cost=meter.cost,
             notes=tuple(notes),
         )
@@ -200,13 +215,13 @@ class Units(Look):
         classes: tuple[str, ...],
         keep: bool,
         notes: list[str],
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Mean positive responses (N, C) and labels (N,); with `keep`, the largest responses (C, m), the best first."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Mean positive responses (N, C), labels and places (N,); with `keep`, each unit's threshold (C,)."""
         shape = next(each.shape for each in trace(net) if each.address == layer)
         places = shape[2] * shape[3] if len(shape) == 4 else 1
         most = int(self.quantile * len(images) * places) + 1
         top = torch.full((shape[1], 0), -torch.inf) if keep else None
-        responses, labels, failed = [], [], []
+        responses, labels, indices, failed = [], [], [], []
 
         def run(batch: Tensor, where: slice) -> Tensor:
             maps = capture(net, batch, [layer])[layer].float().reshape(len(batch), shape[1], -1)
@@ -221,6 +236,7 @@ class Units(Look):
                 answer = net.engine.map(run, part.images.pixels, "forward")
                 responses.append(answer[:, :, 0])
                 labels.append(part.labels)
+                indices.append(part.indices)
                 if top is not None:
                     came = answer[:, :, 1:].transpose(0, 1).flatten(1)
                     top = torch.cat([top, came], 1)
@@ -247,7 +263,7 @@ class Units(Look):
                 )
         # one more than the share, so that the share lies above it
         rank = int(self.quantile * len(joined) * places)
-        return joined, classed, None if top is None else top[:, min(rank, top.shape[1] - 1)]
+        return joined, classed, torch.cat(indices), None if top is None else top[:, min(rank, top.shape[1] - 1)]
 
     def _selective(
         self, responses: Tensor, labels: Tensor, classes: int, notes: list[str]
@@ -280,12 +296,12 @@ class Units(Look):
         masks: Mapping[str, Tensor],
         threshold: Tensor,
         notes: list[str],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Thresholds (C,), IoU and common pixels (C, K)."""
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Ways]:
+        """Thresholds (C,), IoU and common pixels (C, K); and how maps are enlarged."""
         common = torch.zeros(len(threshold), len(masks), dtype=torch.float64)
         on = torch.zeros(len(threshold), 1, dtype=torch.float64)
         shown_by = torch.zeros(1, len(masks), dtype=torch.float64)
-        ways: tuple[Tensor, Tensor] | None = None
+        ways: Ways | None = None
         for part in parts(net, images, 0, Tally.empty(classes)):
             if part.images is None:
                 continue
@@ -307,7 +323,52 @@ class Units(Look):
         iou = common / (on + shown_by - common).clamp_min(1)
         named = int((iou.max(1).values > self.iou).sum())
         notes.append(f"{named} of {len(iou)} units overlap a concept by an IoU above {self.iou:g}")
-        return threshold, iou.float(), common.long()
+        if ways is None:
+            raise InputError("expected at least one image that can be read, got none")
+        return (threshold, iou.float(), common.long()), ways
+
+
+def _best(iou: Tensor, least: float) -> Tensor:
+    """The units (U,) whose concepts overlap most, no concept more than twice."""
+    value, concept = iou.max(1)
+    chosen: list[int] = []
+    for unit in value.argsort(descending=True, stable=True).tolist():
+        before = sum(int(concept[other]) == int(concept[unit]) for other in chosen)
+        if len(chosen) < UNITS and value[unit] > least and before < 2:
+            chosen.append(unit)
+    return torch.tensor(chosen, dtype=torch.int64)
+
+
+def _sheet(
+    net: Classifier,
+    images: Tensor | Images | DataSet,
+    layer: str,
+    masks: Mapping[str, Tensor],
+    dissected: tuple[Tensor, Tensor, Tensor],
+    ways: Ways,
+    drawn: Tensor,
+    seen: tuple[Tensor, Tensor],
+) -> Tensor:
+    """The images that show each drawn unit's concept and excite it most, what it is on for ringed."""
+    from seewhy.report import pictures
+
+    threshold, iou, _ = dissected
+    responses, indices = seen
+    sheet = torch.full((len(drawn), SHOWN, 3, SIDE, SIDE), 255, dtype=torch.uint8)
+    every = list(masks.values())
+    for row, unit in enumerate(drawn.tolist()):
+        showing = every[int(iou[unit].argmax())].flatten(1).any(1)[indices]
+        order = responses[:, unit].masked_fill(~showing, -1).argsort(descending=True, stable=True)
+        for slot, place in enumerate(order[: min(SHOWN, int(showing.sum()))].tolist()):
+            pixels = one_of(images, int(indices[place]), net)
+            maps = capture(net, pixels[None].to(net.engine.device), [layer])[layer].float().cpu()[0, unit]
+            on = ways[0] @ maps.reshape(*(maps.shape or (1, 1))) @ ways[1].T > threshold[unit]
+            both = torch.cat([pixels, on[None].float()])[None]
+            small = F.interpolate(both, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)[0]
+            picture = (small[:3].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+            ringed = pictures.ringed(picture, (small[3] > 0.5).numpy())
+            sheet[row, slot] = torch.from_numpy(ringed).permute(2, 0, 1)
+    return sheet
 
 
 def _checked(masks: Mapping[str, Tensor] | None, count: int, size: tuple[int, int]) -> tuple[str, ...]:

@@ -628,8 +628,8 @@ def _round_values(low: float, high: float, apart: float, edges: pictures.Array) 
     """A few round values between two, at least so many bins apart, on an axis whose bins have these edges."""
     places = np.arange(len(edges))
     kept: list[float] = []
-    # the roundest are set first: zero, powers of ten, then fives and twos, the largest before the smaller
-    for digit in (0, 1, 5, 2):
+    # the roundest are set first: zero, powers of ten, then fives, twos and others, the largest before the smaller
+    for digit in (0, 1, 5, 2, 3, 7, 1.5):
         sizes = [digit * 10.0**power for power in range(5, -5, -1)] if digit else [0.0]
         for value in (sign * size for size in sizes for sign in ((1, -1) if size else (1,))):
             near = np.abs(np.interp(kept, edges, places) - np.interp(value, edges, places)) if kept else np.array([])
@@ -690,8 +690,10 @@ def pairs(images: Images, others: torch.Tensor, title: str, said: Sequence[str],
 
 def units(found: NamedUnits) -> Figure:
     """Every unit's class selectivity, sorted, over what labels drawn by lot reach; with masks, the best overlaps beside it."""
-    figure = _figure(8.6, 4.2)
-    left = figure.add_subplot(1, 1 if found.iou is None else 2, 1)
+    rows = len(found.drawn)
+    figure = _figure(8.6, 4.2 + 0.95 * rows)
+    grid = figure.add_gridspec(1 + rows, 2, height_ratios=(4.2, *[0.95] * rows))
+    left = figure.add_subplot(grid[0, :] if found.iou is None else grid[0, 0])
     order = found.selectivity.argsort(descending=True)
     across = np.arange(len(order))
     left.fill_between(
@@ -706,7 +708,7 @@ def units(found: NamedUnits) -> Figure:
     names = [f"{unit}: {found.classes[int(found.best[unit])]}" for unit in above]
     left.set_title(words.some(names, 3) if names else "no unit is above its floor", fontsize=8, parse_math=False)
     if found.iou is not None:
-        right = figure.add_subplot(1, 2, 2)
+        right = figure.add_subplot(grid[0, 1])
         best = found.iou.max(1)
         shown = best.values.argsort(descending=True)[:12].tolist()
         right.barh(np.arange(len(shown)), best.values[shown].numpy(), color=_ORANGE)
@@ -717,4 +719,10 @@ def units(found: NamedUnits) -> Figure:
         right.invert_yaxis()
         right.axvline(found.least, color="#555555", linestyle="--", linewidth=1)
         right.set_xlabel("IoU of the unit's strongest places with a concept", fontsize=8)
+        for row, unit in enumerate(found.drawn.tolist()):
+            line = _bare(figure.add_subplot(grid[1 + row, :]))
+            tiles = [Image.fromarray(each.transpose(1, 2, 0)) for each in found.sheet[row].numpy()]
+            line.imshow(np.asarray(pictures.montage(tiles, len(tiles), 4)), interpolation="bilinear")
+            name = f"unit {unit}: {found.concepts[int(best.indices[unit])]}\nIoU {float(best.values[unit]):.2f}"
+            line.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center", parse_math=False)
     return figure
