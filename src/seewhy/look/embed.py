@@ -145,7 +145,7 @@ class MappedCodes:
             if self.layout == "tsne":
                 placed = layout.onto_tsne(old, where, new, method.seed, jobs)
             elif self.layout == "umap":
-                placed = layout.onto_umap(old, where, new, round(self.perplexity), method.seed)
+                placed = layout.onto_umap(old, where, new, round(self.perplexity), method.iterations, method.seed)
             else:
                 placed = layout.along_axes(new)
         far = torch.from_numpy(neighbours[1][:, 0]).float()

@@ -118,10 +118,11 @@ def umap(reduced: Array, neighbours: int, steps: int, seed: int) -> Array:
     return centred(np.asarray(_umap(reduced, neighbours, steps, seed).embedding_, dtype=np.float64))
 
 
-def onto_umap(reduced: Array, coordinates: Array, new: Array, neighbours: int, seed: int) -> Array:
+def onto_umap(reduced: Array, coordinates: Array, new: Array, neighbours: int, steps: int, seed: int) -> Array:
     """New codes (M, C) on a UMAP map; the graph of the old ones is built again, from the same seed."""
     fitted = _umap(reduced, neighbours, 0, seed)
     fitted.embedding_ = coordinates.astype(np.float32)
+    fitted.n_epochs = steps  # a third of which new codes get
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return np.asarray(fitted.transform(new.astype(np.float32)), dtype=np.float64)
