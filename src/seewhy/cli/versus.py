@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from seewhy.data.sets import DataSet
     from seewhy.humans.agreement import Agreement
     from seewhy.humans.baselines import Baseline
-    from seewhy.humans.estimate import Estimate
     from seewhy.humans.match import LabelMap, Matched
+    from seewhy.humans.performance import Performance
     from seewhy.humans.predict import Predictions
     from seewhy.humans.votes import Floats, Votes
     from seewhy.humans.worse import Point, Worse
@@ -109,7 +109,7 @@ def versus(
         spoken.say(f"note: {found.name}: {note}")
     wanted = _Wanted(label_map, combine, condition, drop_flagged, limit, rounds, seed, people, truth)
     if votes is None:
-        work = _alone(spoken, machine.load(model, spoken), found, wanted, folder)
+        work = _alone(spoken, machine, model, found, wanted, folder)
     else:
         work = _together(spoken, machine, model, found, votes, wanted, folder)
     if worsening:
@@ -149,7 +149,7 @@ class _Work:
     data: DataSet
     labels: Sequence[int | None]
     map: LabelMap
-    accuracy: Estimate
+    alone: Performance
     document: dict[str, Any]
     files: dict[str, Path]
     agreement: Agreement | None = None
@@ -165,6 +165,7 @@ def _together(
     from seewhy.humans.load import load
     from seewhy.humans.match import matched, truth
     from seewhy.humans.tables import TABLES
+    from seewhy.run.material import unseen
 
     votes = load(spec, data.names, data.classes)
     notes = list(votes.notes)
@@ -172,6 +173,12 @@ def _together(
         votes = votes.of_condition(wanted.condition)
         notes.append(f'only what was answered in the condition "{wanted.condition}"')
     fitting = matched(votes, data.names)
+    left, said = unseen(data, model)
+    if len(left) < len(data):
+        allowed = set(left)
+        kept_places = [row for row, place in enumerate(fitting.places.tolist()) if place in allowed]
+        fitting = replace(fitting, votes=fitting.votes.subset(kept_places), places=fitting.places[kept_places])
+    notes += said
     if wanted.limit is not None and len(fitting.votes) > wanted.limit:
         notes.append(f"the first {wanted.limit:,} of {len(fitting.votes):,} images")
         chosen = range(wanted.limit)
@@ -213,7 +220,8 @@ def _together(
         "agreement": compared.to_json(),
         "words": compared.words(),
     }
-    work = _Work(net, data, labels, map, compared.rates.main.network, document, {}, compared)
+    alone = _measured(net, data, probabilities, labels, kept.classes)
+    work = _Work(net, data, labels, map, alone, document, {}, compared)
     work.files["predictions"] = folder.file("predictions.npz")
     _rows(folder.file("images.csv"), kept, probabilities, labels)
     work.files["images"] = folder.file("images.csv")
@@ -245,15 +253,20 @@ def _figures(compared: Agreement) -> Iterator[tuple[str, Any]]:
         yield "conditions", people.conditions(compared)
 
 
-def _alone(spoken: Shell, net: Classifier, data: DataSet, wanted: _Wanted, folder: Folder) -> _Work:
+def _alone(spoken: Shell, machine: Machine, model: str, data: DataSet, wanted: _Wanted, folder: Folder) -> _Work:
     """The model alone, to be laid beside a published result."""
+    from seewhy.run.material import unseen
+
+    net = machine.load(model, spoken)
     if data.labels is None:
         raise DataError(
             f"{data.name} tells no true classes, without which nothing is right or wrong; give data with labels"
         )
+    left, said = unseen(data, model)
+    notes = list(said)
+    data = data.subset(left)
     data = data.aligned(net.labels) if net.labels_given else data
     map = _map(net, net.labels, wanted)
-    notes: list[str] = []
     predictions = _predict(spoken, net, data, folder, notes)
     seen = [place for place, name in enumerate(data.names) if name not in predictions.failed]
     data = data.subset(seen)
@@ -263,10 +276,9 @@ def _alone(spoken: Shell, net: Classifier, data: DataSet, wanted: _Wanted, folde
         "data": {"name": data.name, "images": len(data)},
         "notes": notes,
     }
-    accuracy = _accuracy(predictions.probabilities[seen], labels)
-    work = _Work(net, data, labels, map, accuracy, document, {"predictions": folder.file("predictions.npz")})
-    document["accuracy"] = asdict(accuracy)
-    return work
+    alone = _measured(net, data, predictions.probabilities[seen], labels, data.classes or net.labels)
+    document |= {"accuracy": asdict(alone.accuracy), "performance": alone.record()}
+    return _Work(net, data, labels, map, alone, document, {"predictions": folder.file("predictions.npz")})
 
 
 def _map(net: Classifier, categories: Sequence[str], wanted: _Wanted) -> LabelMap:
@@ -346,7 +358,7 @@ def _beside(work: _Work, each: Baseline) -> dict[str, Any]:
         "source": each.source,
         "links": each.links,
         "caveats": each.caveats,
-        "words": each.compare(work.accuracy),
+        "words": work.alone.beside(each),
     }
 
 
@@ -364,14 +376,17 @@ def _about_votes(spec: str, votes: Votes, fitting: Matched, kept: Votes) -> dict
     }
 
 
-def _accuracy(probabilities: Floats, labels: Sequence[int | None]) -> Estimate:
-    """The share right with Wilson's interval."""
-    from seewhy.humans.estimate import share
+def _measured(
+    net: Classifier, data: DataSet, probabilities: Floats, labels: Sequence[int | None], classes: Sequence[str]
+) -> Performance:
+    """The model's own numbers on the images whose true class is known."""
+    from seewhy.humans.performance import performance
 
     known = [(row, label) for row, label in enumerate(labels) if label is not None]
     if not known:
         raise DataError("no image that can be read has a true class, so that nothing is right or wrong")
-    return share(sum(int(probabilities[row].argmax()) == label for row, label in known) / len(known), len(known))
+    rows, true = zip(*known, strict=True)
+    return performance(probabilities[list(rows)], true, classes, data=data.name, model=net.name)
 
 
 def _rows(path: Path, votes: Votes, probabilities: Floats, labels: Sequence[int | None]) -> None:
@@ -429,12 +444,8 @@ def _list(spoken: Shell, known: Sequence[Baseline]) -> None:
 
 def _show(spoken: Shell, work: _Work) -> None:
     """The tables and the verdict, for people to read."""
-    from seewhy.humans import say
-
     if work.agreement is None:
-        click.echo(
-            f"{work.net.name} is right on {say.shares(work.accuracy)} of {say.counted(len(work.data), 'image')}."
-        )
+        click.echo(work.alone.words())
         for note in work.document["notes"]:
             click.echo(f"Note: {note}.")
     else:

@@ -117,32 +117,41 @@ def untrained(material: Material, spec: str) -> Material:
     They are known by the data set's name and their own, as predictions.csv has them; where nothing else is left all stay,
     and a note says so.
     """
-    trained = _trained(spec)
-    if trained is None:
-        return material
-    data_name, names = trained
     notes = list(material.notes)
     entries: list[Entry] = []
     kept: list[tuple[DataSet, DataSet]] = []
     start = 0
     for fitting, given in zip(material.sets, material.given, strict=True):
-        seen = [place for place, name in enumerate(given.names) if given.name == data_name and name in names]
-        left = sorted(set(range(len(given))) - set(seen))
-        if seen and not left:
-            notes.append(f"the model was trained on all images of {given.name}: what is right there says nothing")
-        if seen and left:
-            notes.append(
-                f"{len(seen):,} of {len(given):,} images of {given.name} are left out: the model was trained on them"
-            )
-            entries += [material.entries[start + place] for place in left]
+        left, said = unseen(given, spec)
+        notes += said
+        entries += [material.entries[start + place] for place in left]
+        if len(left) < len(given):
             name = f"{given.name}, held out"
             kept.append((replace(fitting.subset(left), name=name), replace(given.subset(left), name=name)))
         else:
-            entries += material.entries[start : start + len(given)]
             kept.append((fitting, given))
         start += len(given)
     sets, own = zip(*kept, strict=True)
     return Material(tuple(entries), sets, tuple(notes), own)
+
+
+def unseen(data: DataSet, spec: str) -> tuple[list[int], tuple[str, ...]]:
+    """The places of a set's images that a tuned classifier was not trained on, and what is to be said.
+
+    All, where it was trained on all of them.
+    """
+    trained = _trained(spec)
+    if trained is None or data.name != trained[0]:
+        return list(range(len(data))), ()
+    left = [place for place, name in enumerate(data.names) if name not in trained[1]]
+    if not left:
+        return list(range(len(data))), (
+            f"the model was trained on all images of {data.name}: what is right there says nothing",
+        )
+    if len(left) == len(data):
+        return left, ()
+    seen = len(data) - len(left)
+    return left, (f"{seen:,} of {len(data):,} images of {data.name} are left out: the model was trained on them",)
 
 
 def _trained(spec: str) -> tuple[str, set[str]] | None:
