@@ -52,6 +52,9 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("build/people-ham10000"))
     options.add_argument("--budget", default="5m", help="for the photographs; the comparison takes all images")
     options.add_argument("--photographs", type=int, default=4, help="that are explained and attacked one by one")
+    options.add_argument(
+        "--worse", type=int, default=150, help="images of each set that are made worse, 26 passes each"
+    )
     options.add_argument("--page", type=Path, default=Path(__file__).parents[1] / "docs" / "people-ham10000.md")
     given = options.parse_args()
     keep_memory()
@@ -67,7 +70,7 @@ def main() -> None:
         spec=spec,
         budget=duration(given.budget),
         limit=given.photographs,
-        people=Asked(baselines=BASELINES, whole=True),
+        people=Asked(baselines=BASELINES, whole=True, worse=given.worse),
         progress=told,
     ) as run:
         print(f"\nreport: {write(run)}")

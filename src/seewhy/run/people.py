@@ -45,7 +45,7 @@ class Asked:
     """What a command said of people: votes and a label map by their specs, published results by name.
 
     `who` voted and where the `truth` comes from are words that stand among the limits. `whole` takes all images whatever
-    the budget.
+    the budget; `worse` of each data set's are made worse, 0 for none.
     """
 
     votes: str | os.PathLike[str] | Votes | None = None
@@ -55,6 +55,7 @@ class Asked:
     who: str = ""
     truth: str = ""
     whole: bool = False
+    worse: int = WORSE
 
     def __bool__(self) -> bool:
         return self.votes is not None or self.label_map is not None or bool(self.baselines)
@@ -163,6 +164,7 @@ class People:
             "who": self.asked.who,
             "truth": self.asked.truth,
             "whole": self.asked.whole,
+            "worse": self.asked.worse,
         }
 
 
@@ -198,7 +200,7 @@ def planned(
         "images": total,
         "rounds": ROUNDS,
         "gallery": GALLERY if people.votes is not None else 0,
-        "worse": min(WORSE, total),
+        "worse": min(people.asked.worse, total),
         "explainer": {"spec": explainer.spec, **explainer.to_json()},
         "left_out": [],
         "seconds": 0.0,
@@ -215,9 +217,9 @@ def planned(
             "a larger --budget or --full takes more"
         )
     left = math.floor(max(0.0, room - count * both) / (WORSE_PASSES * each))
-    made["worse"] = worse = min(WORSE, count, left)
+    made["worse"] = worse = min(people.asked.worse, count, left)
     made["seconds"] = count * both + worse * WORSE_PASSES * each
-    if worse < min(WORSE_LEAST, count):
+    if worse < min(WORSE_LEAST, count, people.asked.worse):
         made["worse"] = 0
         made["left_out"].append(
             "the accuracy on images made worse; a larger --budget, --full or `seewhy versus --worse` measures it"
