@@ -70,7 +70,8 @@ class Comparing:
         """About how many passes of one image it takes."""
         answers = len(self.positions)
         voted = answers // 2 if self.people.votes is not None else 0
-        return answers + voted + WORSE_PASSES * int(self.plan["worse"]) + 6 * len(PARTED) * int(self.plan["gallery"])
+        worse = len(list(self.sets())) * WORSE_PASSES * int(self.plan["worse"])
+        return answers + voted + worse + 6 * len(PARTED) * int(self.plan["gallery"])
 
     def go(self, step: Callable[[str, float, Callable[[], Found]], bool]) -> None:
         """Do every step; `step(address, units, work)` does one unless it is done, and answers whether it is there."""

@@ -216,9 +216,10 @@ def planned(
             f"the comparison with people takes {count:,} of {total:,} labelled images by chance (seed 0); "
             "a larger --budget or --full takes more"
         )
-    left = math.floor(max(0.0, room - count * both) / (WORSE_PASSES * each))
+    sets = max(1, len(material.given))
+    left = math.floor(max(0.0, room - count * both) / (sets * WORSE_PASSES * each))
     made["worse"] = worse = min(people.asked.worse, count, left)
-    made["seconds"] = count * both + worse * WORSE_PASSES * each
+    made["seconds"] = count * both + sets * worse * WORSE_PASSES * each
     if worse < min(WORSE_LEAST, count, people.asked.worse):
         made["worse"] = 0
         made["left_out"].append(
