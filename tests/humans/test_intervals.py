@@ -218,7 +218,7 @@ def covered(
 
 def _both(votes: Votes, said: Array, seed: int) -> tuple[Rates, Consistency]:
     given = sample(votes, said, None)
-    draws: Draws = draw(len(given), len(given.annotators), 300, seed)
+    draws: Draws = draw(len(given), len(given.annotators), 500, seed)
     return rates(given, draws, "net", seed), consistency(given, draws, seed)
 
 
@@ -231,12 +231,11 @@ def test_intervals_hold_the_truth_quickly() -> None:
 @pytest.mark.parametrize(
     ("world", "images", "annotators", "each", "alone"),
     [
-        (World(people=0.5, images=1.0), 160, 10, None, False),
-        (World(people=0.3, images=1.0), 300, 25, None, False),
+        (World(people=0.5, images=1.0), 200, 15, None, False),
         (World(people=0.5, images=1.0), 300, 40, 8, False),
-        (World(people=0.0, images=1.0), 300, 400, 12, True),
+        (World(people=0.0, images=1.0), 600, 400, 12, True),
     ],
-    ids=["ten people, all images", "25 people, all images", "40 people, eight an image", "counts alone"],
+    ids=["15 people, all images", "40 people, eight an image", "counts alone"],
 )
 def test_intervals_hold_the_truth(world: World, images: int, annotators: int, each: int | None, alone: bool) -> None:
     found = covered(world, images, annotators, 1000, each, alone)
