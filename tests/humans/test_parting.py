@@ -177,7 +177,7 @@ def test_images_without_votes_are_left_out_and_counted() -> None:
     votes = Votes("some", ("a", "b", "c"), CLASSES, np.array([[1, 0, 0], [0, 0, 0], [0, 2, 1]]))
     found = parting(votes, np.full((3, 3), 1 / 3), [0, 1, 1], rounds=1)
     assert found.images == ("a", "c")
-    assert found.notes == ("without votes, left out: b (1 of 3)",)
+    assert found.notes == ("left out, without votes: 1 of 3 images (b)",)
 
 
 def test_wrong_words_get_one_sentence() -> None:
@@ -199,7 +199,7 @@ def test_wrong_words_get_one_sentence() -> None:
     with pytest.raises(InputError, match='did you mean "people right"'):
         parting(votes, chances, labels, rounds=1).of("people rigth")
     nobody = Votes("nobody", ("a",), CLASSES, np.zeros((1, 3), int))
-    with pytest.raises(InputError, match="no image with both votes and a true class"):
+    with pytest.raises(InputError, match="no image with votes, a true class and a prediction"):
         parting(nobody, np.full((1, 3), 1 / 3), [0])
 
 
