@@ -26,6 +26,7 @@ SOFTWARE = {"threads": 1000}
 METHODS = [
     *("filters", "activations", "grad-cam", "gradient", "smoothgrad:samples=4"),
     *("lime:count=8,samples=64", "fgsm:eps=2/255+8/255+32/255"),  # lime answers for several classes at once
+    *("statistics", "exemplars:k=2,limit=2", "units:shuffles=9", "maximize:steps=2"),  # of the images as a whole
 ]
 WAY_OUT = "choose another directory with --out"
 

@@ -25,7 +25,7 @@ from seewhy.lens.capture import capture
 from seewhy.method import parse, registry
 from seewhy.run import MODEL, Plan, Run, audit, key_of, summary
 from seewhy.run.material import DEMONSTRATION, gather
-from seewhy.run.pace import Pace, affordable, shared
+from seewhy.run.pace import Pace, affordable, offer, shared
 from seewhy.run.plan import REPRESENTATIVE, _looks
 
 ATTACK = "fgsm:eps=4/255+32/255+1.0"
@@ -391,13 +391,14 @@ def test_what_refuses_the_network_is_left_out_with_its_sentence(data: Path) -> N
 def test_dear_methods_come_with_fewer_steps_where_that_fits(net: Classifier) -> None:
     speed = Pace(1.0, 2.0)
     smooth, path = parse("smoothgrad"), parse("integrated-gradients")
+    offers = [offer(smooth, speed.cost), offer(path, speed.cost)]
     third = parse(f"integrated-gradients:steps={path.steps // 3}")  # type: ignore[attr-defined]
-    chosen, told = affordable([smooth, path], speed.cost, speed.cost(smooth) + speed.cost(third) + 1e-6)
+    chosen, told = affordable(offers, speed.cost(smooth) + speed.cost(third) + 1e-6)
     assert chosen == [smooth, third]
     assert told == [f"{third.spec} runs instead of integrated-gradients, to stay within the budget"]
     few = parse("smoothgrad:samples=8")
-    chosen, told = affordable([smooth, path], speed.cost, speed.cost(few) + 1e-6)  # as many methods as possible first
-    assert chosen == [few]
+    chosen, told = affordable(offers, speed.cost(few) + 1e-6)  # as many methods as possible first
+    assert chosen == [few, None]
     assert told[0].startswith("integrated-gradients would take about")
     assert told[1] == "smoothgrad:samples=8 runs instead of smoothgrad, to stay within the budget"
 

@@ -31,7 +31,7 @@ from seewhy.units import duration, seconds
 @click.option("--full", is_flag=True, help="Leave nothing out, however long it takes.")
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Explain this class too, by name or index.")
 @click.option("--method", "specs", multiple=True, metavar="SPEC", help="These methods only [default: all that fit].")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N photographs, drawn by chance.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Explain at most N images, drawn by chance.")
 @click.option("--split", metavar="NAME", help="The part of a data set, such as test.")
 @click.option("--votes", metavar="SPEC", help="People's answers to these images; see `seewhy versus --help`.")
 @click.option("--label-map", metavar="CSV", help="The model's classes and people's categories, where they differ.")
@@ -66,7 +66,8 @@ def audit(
 ) -> None:
     """Look at IMAGES through a model in every way there is, and write report.html beside the open data.
 
-    IMAGES are photographs, folders or data sets; without any, four photographs that come with scikit-image. The same
+    IMAGES are photographs, folders or data sets; without any, four photographs that come with scikit-image. What the model
+    learned is looked at on as many of them as the budget allows, also where fewer are explained one by one. The same
     command again finishes a run that was stopped, without doing anything twice.
 
     With --votes or --baseline the model answers all labelled images, within the budget, and the report says whether it is
@@ -99,7 +100,8 @@ def audit(
     with carried_out as run:
         report = write(run)
         found = summary(run)
-    known = {image["id"]: image["name"] for image in found["images"]}
+    known = {"set": "all images", "stand-in": "the other model"}
+    known |= {image["id"]: image["name"] for image in found["images"]}
     for image in found["images"]:
         if image["status"] != "ok":
             spoken.failed(image["name"], image["error"])

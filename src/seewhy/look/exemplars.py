@@ -519,7 +519,7 @@ class Exemplars(Look):
         fields: Mapping[str, Field],
         path: str | os.PathLike[str] | None = None,
     ) -> Tally:
-        layers = chosen_layers(net, self.layers or (_uncut(net),))
+        layers = chosen_layers(net, self.layers or (uncut(net),))
         key = json.loads(json.dumps({**self._kept, "layers": layers, "model": net.fingerprint}))
         self._check_units(net, layers)
         classes = images.classes if isinstance(images, DataSet) and images.classes else net.labels
@@ -830,7 +830,7 @@ def chosen_layers(net: Classifier, asked: Sequence[str]) -> list[str]:
     return layers
 
 
-def _uncut(net: Classifier) -> str:
+def uncut(net: Classifier) -> str:
     """The last spatial map, or what goes into it where a ceiling (ReLU6, a sigmoid) would make many peaks the same."""
     layer = last_map(net)
     seen = trace(net)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 from markupsafe import Markup, escape
 
 from seewhy.intervals import wilson
 from seewhy.report import words
+from seewhy.report.pictures import Array
 
 #: colours that the page has for lines side by side
 SERIES = 4
@@ -151,6 +153,29 @@ def growth(
         parts.append(f'<polyline class="{name}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}"/>')
         parts += [f'<circle class="{name}" cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>' for a, b in points]
     return _drawn(key, parts, title, description)
+
+
+def histogram(counts: Array, edges: Array, low: float, high: float, description: str) -> Markup:
+    """How often a unit's peak in an image has each size: `counts` (B,) between `edges` (B + 1,), from zero or below to `high`.
+
+    Bars are as high as the root of their count, so that rare ones are seen; those of images at or above `low` are marked.
+    """
+    bars, width, height = 24, 150, 40
+    least = min(0.0, float(edges[int(np.flatnonzero(counts)[0])]) if counts.any() else 0.0)
+    borders = np.linspace(least, max(high, least + 1e-9), bars + 1)
+    ends = np.clip(edges, least, borders[-1])
+    total = np.interp(borders, ends, np.concatenate([[0], np.cumsum(counts)]))
+    size = np.sqrt(np.maximum(np.diff(total), 0))
+    size = size / (size.max() or 1)
+    step = width / bars
+    drawn = "".join(
+        f'<rect class="{"best" if borders[k + 1] > low else "bar"}" x="{k * step:.1f}" y="{height - each * height:.1f}" '
+        f'width="{step - 1:.1f}" height="{max(each * height, 0.6 if each else 0):.1f}"/>'
+        for k, each in enumerate(size)
+    )
+    return Markup(
+        f'<svg class="histogram" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">{drawn}</svg>'
+    )
 
 
 def _unit(reach: float) -> float:

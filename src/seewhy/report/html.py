@@ -11,11 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from seewhy.errors import RunError
 from seewhy.report.parts import Section, gradient
 from seewhy.report.reading import Reading
-from seewhy.report.sections import fooled, glance, made, methods, missing, model, people, photographs
+from seewhy.report.sections import fooled, glance, learned, made, methods, missing, model, people, photographs
 from seewhy.run.store import Run
 
 #: the sections below the first, in order; one that has nothing to show answers None
 SECTIONS: tuple[Callable[[Reading], Section | None], ...] = (
+    learned.section,
     photographs.section,
     fooled.section,
     people.section,

@@ -42,6 +42,15 @@ class Shown:
     height: int
 
 
+@dataclass(frozen=True)
+class Panel:
+    """What one look found on one set, or why it found nothing; `whose` names another model and its set, where it is one."""
+
+    whose: str
+    content: Any
+    missing: tuple[str, ...] = ()
+
+
 def shown(picture: Image.Image, alt: str, kind: Any = "photo") -> Shown:
     return Shown(pictures.data_uri(picture, kind), alt, picture.width, picture.height)
 

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
 
 from seewhy.method import registry
-from seewhy.run.store import MODEL, ImageRow, Result, Run
+from seewhy.report import words
+from seewhy.report.parts import took
+from seewhy.run.store import MODEL, SET, STAND_IN, ImageRow, Result, Run, Timing
 
 #: photographs that get a section of their own; all of them stand in the table
 FULL = 12
 
 
 class Reading:
-    """A run's images, its rows by image (`MODEL` for those of the model), and its model's name and identity.
+    """A run's images, its rows by image, and its model's name and identity.
 
-    `anchors`: where in the page an image's own section is, for the first `FULL` that could be read.
+    Rows of no single image stand under `MODEL`, `SET` and `STAND_IN`. `anchors`: where in the page an image's own section is,
+    for the first `FULL` that could be read.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.known = registry()
         self.images = run.images()
-        self.rows = {image: run.results(image) for image in (*(image.id for image in self.images), MODEL)}
+        self.rows = {
+            image: run.results(image) for image in (*(image.id for image in self.images), MODEL, SET, STAND_IN)
+        }
         self.identity: dict[str, Any] = next(
             (row.record for row in self.rows[MODEL] if row.step == "identity" and row.ok), {}
         )
@@ -40,9 +46,22 @@ class Reading:
         """The rows of an image, failed ones too."""
         return self.rows[image]
 
+    @property
+    def sets(self) -> list[dict[str, Any]]:
+        """The sets that were looked at as a whole, as the plan has them."""
+        return list(self.run.plan.get("sets", []))
+
+    def cost(self, rows: Sequence[Result]) -> tuple[str, ...]:
+        """Passes and time of some rows together, as facts."""
+        forward, backward = (sum(row.record["cost"][kind] for row in rows) for kind in ("forward", "backward"))
+        timings = [timing for row in rows if (timing := self.run.timing(row.image, row.step)) is not None]
+        seconds = Timing(sum(timing.seconds for timing in timings))
+        return (f"cost: {words.passes(forward, backward)}", *(took(seconds) if timings else ()))
+
     def named(self, image: str) -> str:
         """What an image's id stands for, in words."""
-        return {image.id: image.name for image in self.images}.get(image, "the model")
+        others = {MODEL: "the model", SET: "all images", STAND_IN: "the other model"}
+        return ({image.id: image.name for image in self.images} | others)[image]
 
     def trouble(self, image: ImageRow) -> str:
         """Why nothing can be shown of an image, empty where it can."""

@@ -201,6 +201,16 @@ def many(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def counted(number: int) -> str:
+    """A small number in words, a larger one in digits.
+
+    >>> counted(4), counted(1200)
+    ('four', '1,200')
+    """
+    small = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    return small[number] if number < len(small) else f"{number:,}"
+
+
 def listed(items: Sequence[str]) -> str:
     """Items in a row.
 

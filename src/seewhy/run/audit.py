@@ -13,10 +13,10 @@ import torch
 
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
+from seewhy.data.sets import Item
 from seewhy.engine import Meter, out_of_memory
 from seewhy.errors import DataError, SeewhyError, SpecError
 from seewhy.explain.base import Explainer
-from seewhy.lens.capture import trace
 from seewhy.method import parse
 from seewhy.run import pace
 from seewhy.run import plan as planning
@@ -24,12 +24,14 @@ from seewhy.run.attacking import attacked, why
 from seewhy.run.comparing import Comparing
 from seewhy.run.explaining import Answers, explain_after, explained
 from seewhy.run.identity import identity
-from seewhy.run.job import Found, Job
+from seewhy.run.job import Found, Job, remembered
+from seewhy.run.learning import Whole, other_identity
 from seewhy.run.looking import activations, filters
 from seewhy.run.material import Given, Material, gather, untrained
 from seewhy.run.people import Asked, People
 from seewhy.run.plan import Plan, Planned
 from seewhy.run.reading import predict, read
+from seewhy.run.sets import PlannedSet
 from seewhy.run.store import MODEL, Run, Timing
 
 #: told (units done, units in all, what is being done); a unit is about one pass of one image
@@ -61,7 +63,7 @@ def audit(
         classes: classes to explain besides the predicted (and the true) one, by index or name.
         methods: the specs of the methods to run, instead of all.
         budget: seconds that it may take; what does not fit is left out, and the plan says so. None for everything.
-        limit: photographs at most that are looked at one by one.
+        limit: images that are explained one by one, at most; what it learned is looked at on more where there are more.
         split: the part of a data set, such as test.
         people: votes and published results that the model's answers on all labelled images are compared with.
         progress: told (units done, units in all, what is being done).
@@ -94,8 +96,8 @@ def audit(
         plan = Plan.from_json(there)
         planning.fitting(plan, said, material, directory)
     else:
-        _readable(material)
-        speed = pace.pace(net) if budget is not None else None
+        first = _readable(material)
+        speed = pace.pace(net, read=partial(first.read, net.preprocess)) if budget is not None else None
         plan = planning.make(net, material, said, wanted, speed, theirs)
     with Run.create(directory, plan.to_json() if there is None else there, planning.software(net)) as run:
         if speed is not None:
@@ -108,8 +110,8 @@ def audit(
     return Run.open(directory)
 
 
-def _readable(material: Material) -> None:
-    """Check that there is anything to do; raises the first image's `DataError` where none can be read."""
+def _readable(material: Material) -> Item:
+    """The first image that can be read; raises the first one's `DataError` where none can."""
     first: DataError | None = None
     for entry in material.entries:
         try:
@@ -117,7 +119,7 @@ def _readable(material: Material) -> None:
         except DataError as error:
             first = first or error
         else:
-            return
+            return entry.item
     count = len(material.entries)
     raise DataError(str(first) if count == 1 else f"none of the {count} images can be read; the first: {first}")
 
@@ -141,17 +143,21 @@ class _Audit:
         self._tell = progress
         self._done = self._ahead = 0.0
         self._total = self._model_units() + len(self.plan.images) * self._image_units()
+        self._total += sum(each.units for each in self.plan.sets)
         self._total += compared.units() if compared else 0
 
     def go(self) -> None:
         self._ahead = self._model_units()
-        trace(self.job.net)  # remembered from here on, so that no step's cost depends on which one comes first
+        remembered(self.job.net)
         self._step(MODEL, "identity", 4, self._identity)
         for method in self.job.filters:
             self._step(MODEL, method.spec, sum(method.passes), partial(filters, self.job, method))
         for planned in self.plan.images:
             self._done, self._ahead = self._ahead, self._ahead + self._image_units()
             self._image(planned)
+        for each in self.plan.sets:
+            self._done, self._ahead = self._ahead, self._ahead + each.units
+            self._set(each)
         if self.compared is not None:
             self._done, self._ahead = self._ahead, self._total
             self.compared.go(partial(self._step, MODEL))
@@ -285,3 +291,13 @@ class _Audit:
                     partial(explain_after, self.job, method, planned, images, index, role),
                     planned.name,
                 )
+
+    # A set as a whole
+
+    def _set(self, planned: PlannedSet) -> None:
+        whole = Whole(self.job, planned)
+        name = "all images" if planned.model is None else planned.name
+        if planned.model is not None:
+            self._step(planned.id, "identity", 4, partial(other_identity, whole), name)
+        for step, units, work in whole.steps():
+            self._step(planned.id, step, units, work, name)

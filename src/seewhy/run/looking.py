@@ -22,6 +22,11 @@ def filters(job: Job, method: Filters) -> Found:
             "view": found.view,
             "scale": found.scale,
             "titles": list(found.titles),
+            "dead": found.dead.tolist(),
+            "alike": [
+                {"filters": pair, "cosine": cosine}
+                for pair, cosine in zip(found.alike.tolist(), found.cosines.tolist(), strict=True)
+            ],
         },
         found.cost,
         found.notes,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from seewhy.data.folders import photos
 from seewhy.data.load import load
-from seewhy.data.photo import SUFFIXES
+from seewhy.data.photo import SUFFIXES, Picture
 from seewhy.data.sets import DataSet, Files, Item
 from seewhy.data.tables import rows_of
 from seewhy.errors import DataError
@@ -47,7 +47,8 @@ class Material(NamedTuple):
     entries: tuple[Entry, ...]
     sets: tuple[DataSet, ...]
     notes: tuple[str, ...]
-    given: tuple[DataSet, ...] = ()
+    given: tuple[DataSet, ...]
+    demonstration: bool = False
 
 
 #: what an audit takes: paths, specs of data sets, and data sets
@@ -108,7 +109,13 @@ def _demonstration() -> Material:
         raise DataError("the photographs of the demonstration come with scikit-image: install it, or name your own")
     data = photos([Path(found.origin).parent / "data" / name for name in DEMONSTRATION])
     credits = list(DEMONSTRATION.values())
-    return Material(tuple(_entry(data, index, credits[index]) for index in range(len(data))), (data,), (), (data,))
+    return Material(
+        tuple(_entry(data, index, credits[index]) for index in range(len(data))),
+        (data,),
+        (),
+        (data,),
+        demonstration=True,
+    )
 
 
 def untrained(material: Material, spec: str) -> Material:
@@ -132,7 +139,7 @@ def untrained(material: Material, spec: str) -> Material:
             kept.append((fitting, given))
         start += len(given)
     sets, own = zip(*kept, strict=True)
-    return Material(tuple(entries), sets, tuple(notes), own)
+    return Material(tuple(entries), sets, tuple(notes), own, material.demonstration)
 
 
 def unseen(data: DataSet, spec: str) -> tuple[list[int], tuple[str, ...]]:
@@ -168,6 +175,36 @@ def _trained(spec: str) -> tuple[str, set[str]] | None:
     if not {"part", "image"} <= set(header):
         raise DataError(f"{table} has no columns part and image, which say what the classifier was trained on")
     return name, {row["image"] for row in rows if row["part"] in ("train", "watched")}
+
+
+@dataclass(frozen=True, eq=False)
+class _Entries:
+    """Pictures of several sets as one source."""
+
+    entries: tuple[Entry, ...]
+
+    def picture(self, position: int) -> Picture:
+        return self.entries[position].item.open()
+
+    def content(self, position: int) -> bytes:
+        return self.entries[position].content()
+
+
+def whole(material: Material) -> DataSet:
+    """Everything that was given as one set: with classes of its own, or those of the model where there are several sets."""
+    if len(material.given) == 1:
+        return material.given[0]
+    entries = material.entries
+    labels = tuple(entry.item.label for entry in entries)
+    classes = next((data.classes for data in material.sets if data.classes), None)
+    known = any(label is not None for label in labels)
+    return DataSet(
+        f"{len(material.sets)} sets of images",
+        tuple(entry.item.name for entry in entries),
+        _Entries(entries),
+        labels if known else None,
+        classes if known else None,
+    )
 
 
 def draw(material: Material, count: int) -> list[int]:

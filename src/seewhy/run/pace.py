@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,12 +27,15 @@ NOISES, MAPS = 3, 2
 #: evaluations, samples or steps below which a method is left out instead: with gradients, and without
 FEWEST_GRADIENTS, FEWEST_PASSES = 8, 100
 
+T = TypeVar("T")
+
 
 class Pace(NamedTuple):
-    """Seconds of one image's forward pass, and of a forward and a backward pass."""
+    """Seconds of one image's forward pass, of a forward and a backward pass, and of reading it."""
 
     forward: float
     both: float
+    read: float = 0.0
 
     def cost(self, method: Method, targets: int = 1) -> float:
         """Seconds of a method on one image, for so many classes, at most."""
@@ -69,9 +72,12 @@ def targets(classes: Sequence[int], labelled: bool) -> int:
     return 2 + len(classes) + labelled
 
 
-def pace(net: Classifier) -> Pace:
-    """How long one image takes here, forward and backward: the best of three tries each, after one to warm up."""
-    image = torch.full((1, 3, *net.size), 0.5)
+def pace(net: Classifier, batch: int = 1, read: Callable[[], object] | None = None) -> Pace:
+    """How long one image takes here, forward and backward: the best of three tries each, after one to warm up.
+
+    In batches of `batch`. `read` reads one image, as the first of those that will be looked at, to see how long that takes.
+    """
+    image = torch.full((batch, 3, *net.size), 0.5)
 
     def forward() -> None:
         net.predict(image)
@@ -80,10 +86,11 @@ def pace(net: Classifier) -> Pace:
         net.gradient(image, lambda logits, _: logits[:, 0])
 
     both()
-    return Pace(*(min(_timed(run) for _ in range(3)) for run in (forward, both)))
+    found = [min(_timed(run) for _ in range(3)) / batch for run in (forward, both)]
+    return Pace(found[0], found[1], 0.0 if read is None else _timed(read))
 
 
-def _timed(run: Callable[[], None]) -> float:
+def _timed(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
@@ -94,40 +101,51 @@ def cheap(method: Method) -> bool:
     return sum(method.passes) <= 3
 
 
-def affordable(
-    methods: Sequence[Method], cost: Callable[[Method], float], spare: float, size: tuple[int, int] = (224, 224)
-) -> tuple[list[Method], list[str]]:
-    """Those of these methods, or of their thriftier variants, that fit into the seconds to spare.
+@dataclass(frozen=True)
+class Offer(Generic[T]):
+    """Something that may be done, in one of several ways: (what that is called, its seconds, itself), the best first."""
 
-    First as many methods as possible, each at its thriftiest, then each in turn one step dearer while there is time.
+    name: str
+    ways: tuple[tuple[str, float, T], ...]
+    verb: str = "runs"
+
+
+def offer(method: Method, cost: Callable[[Method], float], size: tuple[int, int] = (224, 224)) -> Offer[Method]:
+    """A method, as it is or in one of its thriftier variants."""
+    return Offer(method.name, tuple((each.spec, cost(each), each) for each in _thriftier(method, size)))
+
+
+def affordable(offers: Sequence[Offer[Any]], spare: float) -> tuple[list[Any], list[str]]:
+    """What fits into the seconds to spare, one for each offer, None where it does not; and what that leaves out.
+
+    First as many offers as possible, in order, each in its thriftiest way, then each in turn one way dearer while there is time.
     """
-    variants = {method: _thriftier(method, size)[::-1] for method in methods}
-    chosen: dict[Method, int] = {}
+    chosen: dict[int, int] = {}
     left_out: list[str] = []
-    for method, (first, *_) in variants.items():
-        if cost(first) <= spare:
-            chosen[method] = 0
-            spare -= cost(first)
+    for number, each in enumerate(offers):
+        told, seconds, _ = each.ways[-1]
+        if seconds <= spare:
+            chosen[number] = len(each.ways) - 1
+            spare -= seconds
         else:
-            needed = in_words(cost(first))
-            at = "" if first == method else f" even as {first.spec}"
-            left_out.append(f"{method.name} would take about {needed}{at}, more than the budget leaves")
+            at = "" if len(each.ways) == 1 else f" even as {told}"
+            left_out.append(f"{each.name} would take about {in_words(seconds)}{at}, more than the budget leaves")
     rising = list(chosen)
     while rising:
-        for method in list(rising):
-            steps, place = variants[method], chosen[method]
-            more = cost(steps[place + 1]) - cost(steps[place]) if place + 1 < len(steps) else math.inf
+        for number in list(rising):
+            ways, place = offers[number].ways, chosen[number]
+            more = ways[place - 1][1] - ways[place][1] if place else math.inf
             if more <= spare:
-                chosen[method], spare = place + 1, spare - more
+                chosen[number], spare = place - 1, spare - more
             else:
-                rising.remove(method)
-    found = {method: variants[method][place] for method, place in chosen.items()}
+                rising.remove(number)
     left_out += [
-        f"{variant.spec} runs instead of {method.spec}, to stay within the budget"
-        for method, variant in found.items()
-        if variant != method
+        f"{offers[number].ways[place][0]} {offers[number].verb} instead of {offers[number].ways[0][0]}, to stay within the budget"
+        for number, place in chosen.items()
+        if place
     ]
-    return list(found.values()), left_out
+    found = [each.ways[chosen[number]][2] if number in chosen else None for number, each in enumerate(offers)]
+    return found, left_out
 
 
 def _thriftier(method: Method, size: tuple[int, int] = (224, 224)) -> list[Method]:

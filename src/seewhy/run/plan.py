@@ -22,12 +22,15 @@ from seewhy.explain.base import Explainer
 from seewhy.explain.cam import GradCAM
 from seewhy.lens.capture import stages
 from seewhy.look.activations import Activations
+from seewhy.look.base import Look
 from seewhy.look.filters import Filters
 from seewhy.method import Method, from_json, parse, registry
 from seewhy.rng import generator
-from seewhy.run.material import Entry, Given, Material, draw, how
-from seewhy.run.pace import Pace, affordable, cheap, diagnosis, targets
+from seewhy.run import sets
+from seewhy.run.material import Entry, Given, Material, draw, how, whole
+from seewhy.run.pace import Pace, affordable, cheap, diagnosis, offer, targets
 from seewhy.run.people import People, planned
+from seewhy.run.sets import PlannedSet
 from seewhy.units import seconds as in_words
 
 #: images at most, where nothing else was said: a report of more is not read
@@ -36,8 +39,11 @@ MOST = 24
 #: images that get the cheap methods whatever the budget: what is asked of few photographs is not thrown away
 FEW = 4
 
-#: the share of the budget that steps may take by reckoning; the rest is for the report and for a busy machine
-SHARE = 0.6
+#: the share of the budget that steps may take by reckoning, which is at most; the rest is for the report and a busy machine
+SHARE = 0.8
+
+#: the share of that which is kept for what it learned, where there are more images than can be explained one by one
+LEARNED = 0.25
 
 #: images in a batch on a CPU, where 16 is the fastest of most networks, and on a GPU
 BATCH_CPU, BATCH_GPU = 16, 64
@@ -77,6 +83,7 @@ class Plan:
     attack: tuple[Method, ...]
     after: tuple[Method, ...]
     batch: int
+    sets: tuple[PlannedSet, ...] = ()
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     people: dict[str, Any] | None = None
@@ -90,6 +97,7 @@ class Plan:
                 room: [{"spec": method.spec, **method.to_json()} for method in getattr(self, room)] for room in _ROOMS
             },
             "batch": self.batch,
+            "sets": [each.to_json() for each in self.sets],
             "left_out": list(self.left_out),
             "notes": list(self.notes),
             "people": self.people,
@@ -111,6 +119,7 @@ class Plan:
                 images=tuple(Planned(**image) for image in plain["images"]),
                 **rooms,
                 batch=plain["batch"],
+                sets=tuple(map(PlannedSet.from_json, plain.get("sets", ()))),
                 left_out=tuple(plain["left_out"]),
                 notes=tuple(plain["notes"]),
                 people=plain.get("people"),
@@ -211,6 +220,12 @@ def fitting(plan: Plan, now: Mapping[str, Any], material: Material, directory: P
                 f"{directory} belongs to another run: {words} differ{'' if words.endswith('s') else 's'}{told}; "
                 "choose another directory with --out"
             )
+    for each in plan.sets:
+        if each.model is None and each.images and each.drawn(whole(material)).fingerprint() != each.sha256:
+            raise RunError(
+                f"{directory} belongs to another run: images of {each.name} have other contents there; "
+                "choose another directory with --out"
+            )
     for image in plan.images:
         if hashlib.sha256(material.entries[image.position].content()).hexdigest() != image.sha256:
             raise RunError(
@@ -237,6 +252,7 @@ def make(
     notes = list(material.notes)
     budget, total = said["budget"], len(material.entries)
     look = _of(methods, "look") if methods else _looks(net, notes)
+    asked_sets = [each for each in look if isinstance(each, Look) and sets.of_a_set(each)]
     explain, left_out = (_of(methods, "explain"), []) if methods else _explainers(net, everything=budget is None)
     attack, unasked = (_of(methods, "attack"), []) if methods else _attacks(everything=budget is None)
     left_out += unasked
@@ -247,7 +263,7 @@ def make(
     left_out += [
         f"{method.name}: an audit has no place for it yet; `seewhy look` shows it"
         for method in look
-        if not isinstance(method, Activations | Filters)
+        if not isinstance(method, Activations | Filters) and method not in asked_sets
     ]
     room = None if budget is None else SHARE * budget
     compared = None
@@ -257,24 +273,35 @@ def make(
         left_out += compared.pop("left_out")
         room = None if room is None else room - compared.pop("seconds")
     count = min(total, said["limit"] or (MOST if budget is not None else total))
+    candidates = sets.candidates(net, material, asked_sets if methods else None, speed)
     if speed is not None and budget is not None and room is not None:
         classes = targets(said["classes"], any(entry.item.label is not None for entry in material.entries))
-        each = speed.forward + sum(speed.cost(method, classes) for method in few)
+        each = speed.read + speed.forward + sum(speed.cost(method, classes) for method in few)
         certain = [method for method in attack if method not in more]
-        each += sum(map(speed.cost, (*certain, *2 * after, *2 * look)))
+        of_photos = [method for method in look if method not in asked_sets]
+        each += sum(map(speed.cost, (*certain, *2 * after, *2 * of_photos)))
         each += diagnosis(after) * speed.forward if attack else 0
-        count = min(count, max(FEW, math.floor(room / each)))
+        count = min(count, max(FEW, math.floor((1 - LEARNED * bool(candidates)) * room / each)))
         if count * each > room:
             needed = in_words(count * each)
             notes.append(f"the budget of {in_words(budget)} is short: even the cheap methods take about {needed} here")
-        both, told = affordable(
-            [*more, *dear],
-            lambda method: count * speed.cost(method, classes if method.room == "explain" else 1),
-            room - count * each,
-            net.size,
-        )
+
+        def cost(method: Method) -> float:
+            return count * speed.cost(method, classes if method.room == "explain" else 1)
+
+        certain_seconds = count * each + sum(candidate.seconds(candidate.fewest(count)) for candidate in candidates)
+        learned = [(candidate, each) for candidate in candidates for each in candidate.offers(count)]
+        offers = [*(each for _, each in learned), *(offer(method, cost, net.size) for method in (*more, *dear))]
+        found, told = affordable(offers, max(0.0, room - certain_seconds))
         left_out += told
+        together = sets.chosen(candidates, count, learned, found)
+        both = [each for each in found[len(learned) :] if each is not None]
         attack, dear = [*certain, *_of(both, "attack")], _of(both, "explain")
+    else:
+        together = [each.planned(len(each.data), each.made) for each in candidates]
+    left_out += [because for each in together for _, because in each.without]
+    if material.demonstration and not methods and len(candidates) == 1:
+        left_out.append(sets.FETCH)
     if count < total:
         left_out.append(f"{count} of {total:,} images were taken{how(material)}; --limit or --full for more")
     drawn = [(position, material.entries[position]) for position in draw(material, count)]
@@ -286,6 +313,7 @@ def make(
         attack=tuple(attack),
         after=tuple(sorted(after, key=lambda method: sum(method.passes))),
         batch=net.engine.batch or (BATCH_CPU if net.engine.device.type == "cpu" else BATCH_GPU),
+        sets=tuple(each for each in together if each.look),
         left_out=tuple(left_out),
         notes=tuple(dict.fromkeys(notes)),
         people=compared,

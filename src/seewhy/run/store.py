@@ -26,6 +26,9 @@ SCHEMA = 1
 #: the rows about the model itself stand under this image
 MODEL = "model"
 
+#: those about all images together under this one, and those about another model on another set under this
+SET, STAND_IN = "set", "stand-in"
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS images (
     id TEXT PRIMARY KEY, position INTEGER NOT NULL, name TEXT NOT NULL, path TEXT, sha256 TEXT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from seewhy.run.store import MODEL, Run
+from seewhy.run.store import MODEL, SET, STAND_IN, Run
 
 Plain = dict[str, Any]
 
@@ -14,7 +14,7 @@ def summary(run: Run) -> Plain:
     images: list[Plain] = []
     failed = [
         {"image": result.image, "step": result.step, "error": result.error}
-        for image in (MODEL, *(row.id for row in run.images()))
+        for image in (MODEL, SET, STAND_IN, *(row.id for row in run.images()))
         for result in run.results(image)
         if not result.ok
     ]

@@ -54,7 +54,12 @@ def layer(reading: Reading, row: Result) -> Layer:
         if norm:
             moved = float(np.linalg.norm(maps["after"] - maps["before"])) / norm
             facts.append(f"the kept channels changed by {100 * moved:.2g}{words.NBSP}% (ℓ₂)")
-    facts += record.get("notes", ())
+    # fewer channels are drawn than the run keeps
+    kept, few_of = f"{len(channels)} of ", f"{len(drawn)} of "
+    facts += [
+        note.replace(kept, few_of, 1) if note.endswith("channels are shown") else note
+        for note in record.get("notes", ())
+    ]
     return Layer(
         record["layer"],
         ", ".join(str(channel) for channel in drawn),

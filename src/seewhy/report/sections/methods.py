@@ -62,10 +62,9 @@ def told(reading: Reading, name: str, rows: Sequence[Result]) -> Told:
     plain = reading.run.timing(MODEL, "forward pass")
     single = plain.seconds if plain is not None else 0.0
     notes: dict[str, set[str]] = {}
-    names = {image.id: image.name for image in reading.images}
     for row in rows if method is None or method.room != "look" else ():  # a look's notes stand beside what it shows
         for note in row.record.get("notes", ()):
-            notes.setdefault(note, set()).add(names.get(row.image, "the model"))
+            notes.setdefault(note, set()).add(reading.named(row.image))
     first = re.split(r"\n\s*\n", (method.__doc__ or "").strip())[0] if method else ""
     return Told(
         name=name,

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seewhy import units
-from seewhy.report import pictures, words
-from seewhy.report.parts import Section, shown
+from seewhy.report.parts import Section
 from seewhy.report.reading import Reading
 from seewhy.run.store import MODEL
 
@@ -22,7 +21,6 @@ def section(reading: Reading) -> Section:
             "facts": facts(reading),
             "passes": passes(reading),
             "notes": reading.identity.get("notes", []),
-            "filters": filters(reading),
             "layers": reading.identity.get("layers", []),
             "missing": reading.identity.get("missing_rules", {}),
             "window": _window,
@@ -47,32 +45,6 @@ def facts(reading: Reading) -> list[tuple[str, str]]:
     ]
     if identity.get("multiply_adds") is not None:
         found.append(("One forward pass", f"{units.count(identity['multiply_adds'])} multiply-adds"))
-    return found
-
-
-def filters(reading: Reading) -> list[dict[str, Any]]:
-    """The pictures of filters."""
-    found = []
-    for row in reading.of(MODEL):
-        if not row.ok or "tiles" not in reading.run.names(MODEL, row.step):
-            continue
-        record = row.record
-        tiles = reading.run.array(MODEL, row.step, "tiles")
-        drawn = pictures.filter_tiles(tiles, float(record["scale"]), 60)
-        sheet = pictures.montage(drawn, min(16, len(drawn)), 6)
-        side = f"{tiles.shape[1]} × {tiles.shape[2]}"
-        alt = f"The {len(drawn)} filters of {record['layer']}, {record['view']}, {side} each"
-        found.append(
-            {
-                "layer": record["layer"],
-                "count": len(drawn),
-                "side": side,
-                "scale": words.figure(float(record["scale"])),
-                "view": record["view"],
-                "picture": shown(sheet, alt, "png"),
-                "notes": tuple(record.get("notes", ())),
-            }
-        )
     return found
 
 

@@ -1,0 +1,209 @@
+"""What did it learn? Six looks at the model itself, on all images that it was given as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from seewhy.report import pictures, words
+from seewhy.report.parts import Panel, Section, Shown, shown
+from seewhy.report.reading import Reading
+from seewhy.report.sections.codes import mapped
+from seewhy.report.sections.exemplars import exemplified
+from seewhy.report.sections.optimised import made
+from seewhy.run.store import MODEL, SET, Result
+
+#: pixels of a filter's tile, for displays of twice the density, and units with names in a table
+_FILTER, _NAMED = 60, 12
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The filters of a convolution."""
+
+    layer: str
+    about: str
+    picture: Shown
+    notes: tuple[str, ...]
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """A layer over all images: a row of a table."""
+
+    layer: str
+    shape: str
+    mean: str
+    zero: str
+    share: float
+    silent: str
+    dead: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the layers answer to all images."""
+
+    rows: tuple[LayerLine, ...]
+    notes: tuple[str, ...]
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Named:
+    """The units that stand out for a class, of one set by one model."""
+
+    layer: str
+    summary: str
+    rows: tuple[tuple[int, str, str, str, float, float], ...]
+    notes: tuple[str, ...]
+    facts: tuple[str, ...]
+
+
+def section(reading: Reading) -> Section | None:
+    """The section, None where nothing was looked at."""
+    grids = [
+        _grid(reading, row) for row in reading.of(MODEL) if row.ok and "tiles" in reading.run.names(MODEL, row.step)
+    ]
+    answers = _panels(reading, "statistics", _answers)
+    crops = _panels(reading, "exemplars", exemplified)
+    optimised = made(reading)
+    maps = _panels(reading, "map", mapped)
+    named = _panels(reading, "units", _named)
+    if not (grids or answers or crops or optimised or maps or named):
+        return None
+    content = {
+        "intro": _intro(reading),
+        "filters": grids,
+        "answers": answers,
+        "exemplars": crops,
+        "made": optimised,
+        "maps": maps,
+        "named": named,
+        "photos": [
+            (anchor, reading.named(image)) for image, anchor in reading.anchors.items() if _has_maps(reading, image)
+        ],
+    }
+    return Section("learned", "What did it learn?", "learned.html", content, _ENTRIES)
+
+
+_ENTRIES = (
+    ("learned-filters", "Filters"),
+    ("learned-answers", "What layers answer"),
+    ("learned-exemplars", "What excites units"),
+    ("learned-made", "Optimised images"),
+    ("learned-map", "The map of codes"),
+    ("learned-named", "Units with names"),
+)
+
+
+def _intro(reading: Reading) -> str:
+    """How many images were looked at as a whole, beside those that are explained one by one."""
+    given = next((each for each in reading.sets if each["id"] == SET and each["images"]), None)
+    if given is None:
+        return ""
+    explained = len(reading.images)
+    count, total = given["images"], given["of"]
+    noun = "photograph" if given["name"] == "photographs" else "image"
+    of = "" if noun == "photograph" else f" of {given['name']}"
+    if count == total:
+        which = f"the {noun}{of}" if count == 1 else f"all {count:,} {noun}s{of}"
+    else:
+        which = f"{count:,} of the {total:,} {noun}s{of}, drawn by chance"
+    few = f"{words.counted(explained)} {'is' if explained == 1 else 'are'} explained one by one below"
+    more = "" if count == explained else f"; {few}"
+    return f"Looked at on {which}{more}."
+
+
+def _panels(reading: Reading, name: str, gather: Callable[[Reading, Result, dict[str, Any]], Any]) -> list[Panel]:
+    """What a look found on each set, and why it found nothing where it was left out or failed."""
+    found = []
+    for planned in reading.sets:
+        rows = [row for row in reading.of(planned["id"]) if row.step.partition(":")[0] == name]
+        whose = _whose(reading, planned)
+        because = [sentence for look, sentence in planned.get("without", []) if look == name]
+        because += [f"it failed: {row.error}" for row in rows if not row.ok]
+        good = [row for row in rows if row.ok]
+        if good or because:
+            found.append(Panel(whose, gather(reading, good[0], planned) if good else None, tuple(because)))
+    return found
+
+
+def _whose(reading: Reading, planned: dict[str, Any]) -> str:
+    """Which other model and which other set, empty for the model of the report."""
+    if planned["model"] is None:
+        return ""
+    return f"{planned['model']} on {planned['images']:,} of the {planned['of']:,} images of {planned['name']}"
+
+
+def _grid(reading: Reading, row: Result) -> Grid:
+    record = row.record
+    tiles = reading.run.array(MODEL, row.step, "tiles")
+    drawn = pictures.filter_tiles(tiles, float(record["scale"]), _FILTER)
+    side = f"{tiles.shape[1]} × {tiles.shape[2]}"
+    view = {
+        "colour": ", in colour, as they weigh normalised pixels",
+        "norm": ": the root of the sum of squares over their inputs",
+    }.get(record["view"], ", one tile for each input")
+    scale = words.figure(float(record["scale"]))
+    return Grid(
+        record["layer"],
+        f"{words.many(len(drawn), 'filter')} of {side}{view}. Grey is zero; white is {scale} and black −{scale}, one scale "
+        "for all.",
+        shown(
+            pictures.montage(drawn, min(16, len(drawn)), 6),
+            f"The {words.many(len(drawn), 'filter')} of {record['layer']}, {record['view']}, {side} each",
+            "png",
+        ),
+        tuple(record.get("notes", ())),
+        reading.cost([row]),
+    )
+
+
+def _has_maps(reading: Reading, image: str) -> bool:
+    return any(row.ok and "channels" in row.record and "zero" in row.record for row in reading.of(image))
+
+
+def _answers(reading: Reading, row: Result, planned: dict[str, Any]) -> Answers:
+    rows = tuple(
+        LayerLine(
+            each["layer"],
+            " × ".join(str(side) for side in each["shape"]),
+            words.figure(each["mean"]),
+            words.percent(each["at or below zero"]),
+            100 * each["at or below zero"],
+            words.percent(each["silent"]),
+            f"{len(each['dead'])} of {each['units']}",
+        )
+        for each in row.record["layers"]
+    )
+    return Answers(rows, tuple(row.record["notes"]), reading.cost([row]))
+
+
+def _named(reading: Reading, row: Result, planned: dict[str, Any]) -> Named:
+    record = row.record
+    chance = max(1, round(0.05 * record["units"]))
+    classes = (
+        "the true classes"
+        if record["true_classes"]
+        else "the classes that the model predicts, since true ones are not known"
+    )
+    summary = (
+        f"{record['above']:,} of the {record['units']:,} units of {record['layer']} are more selective than 95 % of random "
+        f"labellings would make them; about {chance:,} would be by chance. By {classes}, on {record['images']:,} images."
+    )
+    rows = tuple(
+        (
+            each["unit"],
+            each["label"],
+            f"{each['selectivity']:.2f}",
+            f"{each['floor']:.2f}",
+            100 * each["selectivity"],
+            100 * each["floor"],
+        )
+        for each in record["named"][:_NAMED]
+    )
+    notes = tuple(note for note in record["notes"] if "above their floor" not in note)
+    return Named(record["layer"], summary, rows, notes, reading.cost([row]))
