@@ -120,6 +120,31 @@ def test_a_finished_tuning_answers_what_is_there_and_tests_once(
         tune(data, model, tuned.folder, Recipe.parse(RECIPE.replace("lr=0.01,h", "lr=0.02,h")))
 
 
+def test_a_tuned_model_can_be_tuned_on_and_what_trained_it_is_not_held_out(
+    tuned: Tuned, material: Path, tmp_path: Path
+) -> None:
+    data = load(f"csv:{material / 'train.csv'}")
+    short = RECIPE.replace("epochs=16", "epochs=1")
+    again = tune(data, tuned.spec, tmp_path / "again", Recipe.parse(f"{short},head_epochs=0,lr=1e-9,ema=0"))
+    assert again.card["split"]["held"] == tuned.card["split"]["held"]  # the same seed, the same split
+    assert again.card["hold_out"]["balanced_accuracy"] == pytest.approx(
+        tuned.card["hold_out"]["balanced_accuracy"], abs=0.1
+    )
+    weights = [load_file(each.folder / "model.safetensors")["8.weight"] for each in (tuned, again)]
+    assert torch.allclose(*weights, atol=1e-6)  # the classes are the same, so the last layer goes on
+    assert again.card["model"]["tuned_before"]["name"] == tuned.card["name"]
+    assert "Tuned before" in (again.folder / "MODEL-CARD.md").read_text()
+    other = tune(data, tuned.spec, tmp_path / "other", Recipe.parse(f"{short},seed=5"))
+    with (tuned.folder / "predictions.csv").open() as stream:
+        trained = {row["image"] for row in csv.DictReader(stream) if row["part"] == "train"}
+    with (other.folder / "predictions.csv").open() as stream:
+        held = {row["image"] for row in csv.DictReader(stream) if row["part"] == "held out"}
+    assert held
+    assert not held & trained
+    assert any("trained the model that is tuned here" in note for note in other.card["notes"])
+    assert zoo.load(again.spec).labels == zoo.load(tuned.spec).labels
+
+
 @pytest.fixture(scope="module")
 def undisturbed(material: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], Path]:
     """What a training that nobody disturbs leaves behind."""

@@ -68,6 +68,13 @@ def page(card: Mapping[str, Any]) -> str:
             *_measured(f"Test: {card['test']['data']['name']}", card["test"], "looked at once, at the end", ""),
         ]
     lines += ["", "## What it was made of", ""]
+    before = model.get("tuned_before")
+    while before:
+        lines += [
+            f"- Tuned before: {before['name']}, recipe `{before['recipe_spec'] or 'the default'}`, "
+            f"{seconds(before['seconds'])}, on the data of SHA-256 `{before['data']}`."
+        ]
+        before = before["model"].get("tuned_before")
     lines += [
         f"- Data: {data['name']}, {data['pictures']:,} pictures"
         + (f" in {data['groups']:,} groups" if data["groups"] is not None else "")

@@ -34,7 +34,8 @@ def with_classes(net: Classifier, labels: Sequence[str], seed: int = 0) -> tuple
     """A classifier of a copy of the module, whose last layer answers a logit for each label; and that layer's address.
 
     The last layer is the linear one, or else the convolution, that answers as many channels as the model has classes and
-    runs last. The new one is drawn by the seed, uniform within ±1/√inputs, its bias 0. Raises `ModelError` where there is no
+    runs last. The new one is drawn by the seed, uniform within ±1/√inputs, its bias 0; a model whose labels are these keeps
+    the one that it has. Raises `ModelError` where there is no
     such layer or the network's answers don't come from it alone.
     """
     ran: list[str] = []
@@ -57,8 +58,11 @@ def with_classes(net: Classifier, labels: Sequence[str], seed: int = 0) -> tuple
         )
     module = copy.deepcopy(net.module)
     parent, _, name = address.rpartition(".")
-    fresh = _fresh(module.get_submodule(address), len(labels), seed)
-    setattr(module.get_submodule(parent), name, fresh.to(net.engine.device))
+    if (
+        not net.labels_given or tuple(labels) != net.labels
+    ):  # a model that knows these classes already goes on with them
+        fresh = _fresh(module.get_submodule(address), len(labels), seed)
+        setattr(module.get_submodule(parent), name, fresh.to(net.engine.device))
     made = like(net, module, labels)
     try:
         answered = made.predict(torch.zeros(1, 3, *net.size)).shape[1]

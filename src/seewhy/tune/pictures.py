@@ -128,11 +128,14 @@ def without_empty_classes(data: DataSet) -> tuple[DataSet, tuple[str, ...]]:
     return answer, (f"no picture shows {', '.join(empty)}: the classifier has no such class",)
 
 
-def split(pictures: Pictures, hold_out: float, seed: int, *, watched: bool = False) -> Split:
+def split(
+    pictures: Pictures, hold_out: float, seed: int, *, watched: bool = False, spent: frozenset[str] = frozenset()
+) -> Split:
     """Part the pictures by chance: whole groups, each class with its share.
 
     A class of one group alone trains and is not held out, which is said; pictures of the same pixels never end on both sides.
-    Every class trains: a group of it comes back if need be. `watched` sets a tenth of the training part aside.
+    Every class trains: a group of it comes back if need be. `watched` sets a tenth of the training part aside. `spent` are the
+    digests of pictures that trained the model before: they are not held out either.
     """
     data = replace(pictures.data, positions=tuple(range(len(pictures.data))))
     classes = data.classes or ()
@@ -158,15 +161,19 @@ def split(pictures: Pictures, hold_out: float, seed: int, *, watched: bool = Fal
         training -= watch
         _come_back(data, training, watch)
     twins = {pictures.digests[place] for place in training | watch}
-    kept = tuple(place for place in sorted(held) if pictures.digests[place] not in twins)
+    kept = tuple(place for place in sorted(held) if pictures.digests[place] not in twins | spent)
+    again = sum(pictures.digests[place] in spent for place in held)
+    if again:
+        notes.append(f"{again:,} pictures of the hold-out trained the model that is tuned here, and are left out")
     if not kept:
         raise DataError(
             f"nothing of {data.name} can be held out, so nobody could say how good the classifier is: give more pictures, of at "
             "least two groups a class"
         )
-    if len(kept) < len(held):
+    if len(kept) + again < len(held):
         notes.append(
-            f"{len(held) - len(kept):,} pictures of the hold-out are, pixel for pixel, among those that train, and are left out"
+            f"{len(held) - len(kept) - again:,} pictures of the hold-out are, pixel for pixel, among those that train, and "
+            "are left out"
         )
     unseen = [
         name

@@ -41,10 +41,10 @@ def save(net: Classifier, base: str, folder: Path, record: dict[str, Any]) -> Cl
     """
     from seewhy import zoo
 
-    code, source = _code(net, base)
+    spec, source = _network(net, base)
     if source is not None and source.resolve() != (folder / BASE).resolve():
         shutil.copyfile(source, folder / BASE)
-    write(folder / "model.py", code.encode())
+    write(folder / "model.py", _code(net, spec, base, source is not None).encode())
     weights = folder / "model.safetensors"
     staged = weights.with_suffix(".part")
     save_file({key: value.detach().cpu().contiguous() for key, value in net.module.state_dict().items()}, staged)
@@ -56,6 +56,7 @@ def save(net: Classifier, base: str, folder: Path, record: dict[str, Any]) -> Cl
         "interpolation": net.preprocess.interpolation,
         "labels": list(net.labels),
         "probabilities": net.answers_probabilities,
+        "network": spec,
         "sha256": hashlib.sha256(staged.read_bytes()).hexdigest(),
         **record,
     }
@@ -70,46 +71,41 @@ def save(net: Classifier, base: str, folder: Path, record: dict[str, Any]) -> Cl
 
 def check(net: Classifier, base: str) -> None:
     """Raise `ModelError`, before any training, where a model of this spec could not be made again from its weights."""
-    name, options = _bare(net, base)
-    made = architecture(f"{name},{options}", len(net.labels))
+    spec, source = _network(net, base)
+    made = architecture(spec if source is None else spec.replace(BASE, str(source), 1), len(net.labels))
     own = {key: value.shape for key, value in net.module.state_dict().items()}
     if own != {key: value.shape for key, value in made.state_dict().items()}:
         raise ModelError(f"{base} makes another network without its weights than with them, so it could not be saved")
 
 
-def _bare(net: Classifier, base: str) -> tuple[str, str]:
-    """The name of a spec without its weights, and the options with which it makes a network without them."""
+def _network(net: Classifier, base: str) -> tuple[str, Path | None]:
+    """The spec of the network without its weights, and the user's own file where it is made by one, which `BASE` then names."""
     from seewhy import zoo
 
     name, options = zoo.named(base)
-    if name.startswith("file:"):
-        path, function = _python(name)
-        name = f"file:{path}:{function}"
     given = ["weights=none", f"size={net.size[0]}+{net.size[1]}", *(["grey=true"] if options.grey else [])]
-    return name, ",".join(given)
-
-
-def _python(name: str) -> tuple[Path, str]:
-    """The file and the function of a `file:` spec."""
+    if not name.startswith("file:"):
+        return ",".join([name, *given]), None
     held = Path(name.removeprefix("file:")).expanduser()
     if held.is_dir():
-        return held / "model.py", "model"
-    left, _, _ = name.removeprefix("file:").partition("@")
-    file, _, function = left.rpartition(":")
-    return Path(file).expanduser(), function
+        about = json.loads((held / "model.json").read_text(encoding="utf-8"))
+        if "network" in about:  # tuned before: the same network as then
+            return about["network"], held / BASE if BASE in about["network"] else None
+        file, function = str(held / "model.py"), "model"
+    else:
+        file, _, function = name.removeprefix("file:").partition("@")[0].rpartition(":")
+    return ",".join([f"file:{BASE}:{function}", *given]), Path(file).expanduser()
 
 
-def _code(net: Classifier, base: str) -> tuple[str, Path | None]:
-    name, options = _bare(net, base)
-    source: Path | None = None
-    spec = repr(f"{name},{options}")
-    if name.startswith("file:"):
-        source, function = _python(name)
-        spec = f'f"file:{{HERE / {BASE!r}}}:{function},{options}"'
-    code = _CODE.format(model=base.partition(",")[0].rpartition("/")[2], classes=len(net.labels), spec=spec)
-    return code if source else code.replace("from pathlib import Path\n\n", "").replace(
-        "HERE = Path(__file__).parent\n\n\n", "\n"
-    ), source
+def _code(net: Classifier, spec: str, base: str, local: bool) -> str:
+    """model.py."""
+    written = f"{spec!r}"
+    if local:
+        written = "f" + repr(spec.replace(f"file:{BASE}", f"file:{{HERE / '{BASE}'}}", 1))
+    code = _CODE.format(model=base.partition(",")[0].rpartition("/")[2], classes=len(net.labels), spec=written)
+    if local:
+        return code
+    return code.replace("from pathlib import Path\n\n", "").replace("HERE = Path(__file__).parent\n\n\n", "\n")
 
 
 def write(file: Path, content: bytes) -> None:

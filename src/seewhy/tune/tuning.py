@@ -111,7 +111,8 @@ def _trained(
     licence: str,
     progress: Progress,
 ) -> Tuned:
-    parts = split(pictures, recipe.hold_out, recipe.seed, watched=recipe.patience > 0)
+    before, spent = _before(model)
+    parts = split(pictures, recipe.hold_out, recipe.seed, watched=recipe.patience > 0, spent=spent)
     data = pictures.data
     loop = Loop(
         net,
@@ -139,7 +140,13 @@ def _trained(
         "schema": 1,
         "name": f"{data.name}, {model.partition(',')[0].rpartition('/')[2]}",
         "labels": list(labels),
-        "model": {"spec": model, "fingerprint": base.fingerprint, "parameters": net.parameters, "new_layer": head},
+        "model": {
+            "spec": model,
+            "fingerprint": base.fingerprint,
+            "parameters": net.parameters,
+            "last_layer": head,
+            "tuned_before": before,
+        },
         "classifier": {"fingerprint": read.fingerprint, "size": list(read.size)},
         "data": cards.about(data, pictures.left_out, licence),
         "split": {
@@ -161,10 +168,10 @@ def _trained(
         "notes": [*notes, *parts.notes],
         "hold_out": marks(logits, held, labels).to_json(),
         "test": None,
-        "digests": hashlib.sha256("".join(sorted(pictures.digests)).encode()).hexdigest(),
         "about": about,
     }
-    saved.write(folder / "digests.txt", "\n".join(sorted(set(pictures.digests))).encode())
+    trained = {pictures.digests[place] for place in (*parts.train, *parts.watch)} | spent
+    saved.write(folder / "digests.txt", "\n".join(sorted(trained)).encode())
     return _kept(folder, card, cards.table(lines, labels))
 
 
@@ -216,6 +223,19 @@ def _kept(folder: Path, card: dict[str, Any], predictions: str) -> Tuned:
     saved.write(folder / "MODEL-CARD.md", cards.page(card).encode())
     saved.write(folder / "card.json", json.dumps(card, ensure_ascii=False, indent=2, allow_nan=False).encode())
     return Tuned(folder, card)
+
+
+def _before(model: str) -> tuple[dict[str, Any] | None, frozenset[str]]:
+    """What a model was tuned on before, if it was: its card's main points, and the digests of the pictures that trained."""
+    from seewhy import zoo
+
+    folder = Path(zoo.named(model)[0].removeprefix("file:")).expanduser()
+    if not model.startswith("file:") or not (folder / "card.json").is_file():
+        return None, frozenset()
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    points = {key: card[key] for key in ("name", "recipe", "recipe_spec", "seconds", "precision")}
+    spent = frozenset((folder / "digests.txt").read_text(encoding="utf-8").split())
+    return {**points, "data": card["data"]["fingerprint"], "model": card["model"]}, spent
 
 
 def _about(data: DataSet, base: Classifier, recipe: Recipe) -> dict[str, Any]:
