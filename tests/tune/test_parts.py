@@ -288,3 +288,17 @@ def test_a_class_without_pictures_has_no_recall() -> None:
     found = marks(torch.eye(3)[[0, 1, 1]], [0, 1, 0], ["a", "b", "c"])
     assert found.recalls == (0.5, 1.0, None)
     assert found.balanced_accuracy == 0.75
+
+
+# Mirror images
+
+
+def test_views_are_the_mean_over_mirror_images() -> None:
+    from seewhy.zoo.source import Views
+
+    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    images = torch.rand(5, 3, 4, 4, generator=draw())
+    mirrored = (images, images.flip(3), images.flip(2), images.flip(3).flip(2))
+    for count in (2, 4):
+        wanted = sum(module(each) for each in mirrored[:count]) / count
+        assert torch.allclose(Views(module, count)(images), wanted, atol=1e-6)

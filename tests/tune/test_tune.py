@@ -76,6 +76,11 @@ def test_the_cards_numbers_are_those_that_the_classifier_gives(tuned: Tuned, mat
         assert [float(row[f"p({name})"]) for name in net.labels] == pytest.approx(shares, abs=1e-4)
     right = sum(row["label"] == row["predicted"] for row in held)
     assert told["accuracy"] == right / len(held)
+    mirrored = zoo.load(f"{tuned.spec},views=4")
+    averaged = marks(torch.cat([mirrored.predict(each) for each in images]), labels, net.labels).to_json()
+    assert told["views"]["count"] == 4
+    assert averaged["confusion"] == told["views"]["confusion"]
+    assert averaged["log_loss"] == pytest.approx(told["views"]["log_loss"], abs=1e-4)
     page = (tuned.folder / "MODEL-CARD.md").read_text()
     assert f"**Balanced accuracy {told['balanced_accuracy']:.1%}**" in page
     assert page.index("Balanced accuracy") < page.index("- Accuracy")
@@ -130,8 +135,8 @@ def test_a_tuned_model_can_be_tuned_on_and_what_trained_it_is_not_held_out(
     assert again.card["hold_out"]["balanced_accuracy"] == pytest.approx(
         tuned.card["hold_out"]["balanced_accuracy"], abs=0.1
     )
-    weights = [load_file(each.folder / "model.safetensors")["8.weight"] for each in (tuned, again)]
-    assert torch.allclose(*weights, atol=1e-6)  # the classes are the same, so the last layer goes on
+    before, after = (load_file(each.folder / "model.safetensors")["8.weight"] for each in (tuned, again))
+    assert torch.allclose(before, after, atol=1e-6)  # the classes are the same, so the last layer goes on
     assert again.card["model"]["tuned_before"]["name"] == tuned.card["name"]
     assert "Tuned before" in (again.folder / "MODEL-CARD.md").read_text()
     other = tune(data, tuned.spec, tmp_path / "other", Recipe.parse(f"{short},seed=5"))

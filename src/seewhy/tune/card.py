@@ -108,6 +108,7 @@ def _measured(title: str, found: Mapping[str, Any], what: str, unit: str) -> lis
         f"{found['always_the_largest_class']:.1%}",
         f"- Calibration error {found['calibration_error']:.3f}, log loss {found['log_loss']:.3f}",
         "",
+        *_averaged(found.get("views")),
         "| class | pictures | recall | 95 % interval | precision |",
         "| --- | --- | --- | --- | --- |",
     ]
@@ -121,6 +122,21 @@ def _measured(title: str, found: Mapping[str, Any], what: str, unit: str) -> lis
     lines += [f"| --- |{' --- |' * len(names)}"]
     lines += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in zip(names, found["confusion"], strict=True)]
     return lines
+
+
+def _averaged(found: Mapping[str, Any] | None) -> list[str]:
+    """What the mean over mirror images comes to."""
+    if not found:
+        return []
+    low, high = found["balanced_accuracy_interval"]
+    below, above = found["accuracy_interval"]
+    recalls = ", ".join(f"{each['name']} {_share(each['recall'])}" for each in found["classes"])
+    return [
+        f"With the logits averaged over {found['count']} mirror images (`file:THIS-FOLDER,views={found['count']}`): balanced "
+        f"accuracy {found['balanced_accuracy']:.1%} ({low:.1%} to {high:.1%}), accuracy {found['accuracy']:.1%} ({below:.1%} to "
+        f"{above:.1%}); recalls: {recalls}.",
+        "",
+    ]
 
 
 def _share(value: float | None) -> str:

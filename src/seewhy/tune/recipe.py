@@ -43,6 +43,8 @@ class Recipe:
         frozen: so many first convolutions are left as they were.
         patience: 0 trains to the end, on all that is not held out; more sets a tenth of that aside (never the hold-out) and
             stops when the balanced accuracy on it has not risen for so many epochs, and keeps the best.
+        views: the card also says what the mean of the logits over so many mirror images comes to (1: none), which
+            `file:FOLDER,views=4` answers.
         precision: auto measures a step in each of float32 and bf16, and takes the faster.
 
     >>> Recipe.parse("epochs=2+3,lr=0.001").spec
@@ -70,6 +72,7 @@ class Recipe:
     ema: float = 0.998
     frozen: int = 1
     patience: int = 0
+    views: int = 4
     precision: str = "auto"
 
     def __post_init__(self) -> None:
@@ -102,6 +105,8 @@ class Recipe:
             raise SpecError(
                 f"expected a side of at least 8 pixels for each of the {len(self.epochs)} stages, got {self.sides}"
             )
+        if self.views not in (1, 2, 4):
+            raise SpecError(f"expected views of 1, 2 or 4 mirror images, got {self.views}")
         for name, choices in (("imbalance", ("sampler", "loss")), ("precision", ("auto", "float32", "bf16"))):
             if getattr(self, name) not in choices:
                 raise SpecError(f'expected {name} to be one of {", ".join(choices)}, got "{getattr(self, name)}"')

@@ -7,13 +7,14 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from seewhy import __version__
 from seewhy.classifier import Classifier
@@ -129,7 +130,7 @@ def _trained(
     read = saved.save(made, model, folder, {"tuned": about})
     progress(READING + TRAINING, 1, "measuring on the hold-out")
     held = [pictures.labels[place] for place in parts.held]
-    logits = predicted(read, pictures, parts.held)
+    logits, found = _measured(folder, pictures, parts.held, labels, recipe.views, net.engine)
     lines = cards.rows("held out", [data.names[place] for place in parts.held], held, logits, labels)
     lines += [
         [part, data.names[place], labels[pictures.labels[place]], "", *("" for _ in labels)]
@@ -166,7 +167,7 @@ def _trained(
         "seewhy": __version__,
         "made": time.strftime("%Y-%m-%d"),
         "notes": [*notes, *parts.notes],
-        "hold_out": marks(logits, held, labels).to_json(),
+        "hold_out": found,
         "test": None,
         "about": about,
     }
@@ -189,6 +190,7 @@ def _tested(tuned: Tuned, test: DataSet, engine: Engine, progress: Progress) -> 
             "another by seewhy check"
         )
     net = tuned.load(engine=engine, device=engine.device)
+    views = tuned.card["recipe"].get("views", 1)
     pictures = keep(
         aligned,
         net.preprocess,
@@ -200,7 +202,7 @@ def _tested(tuned: Tuned, test: DataSet, engine: Engine, progress: Progress) -> 
     if not places:
         raise DataError(f"all pictures of {test.name} are among those of the training: that is no test")
     progress(READING + TRAINING + 0.02, 1, "measuring on the test set")
-    logits = predicted(net, pictures, places)
+    logits, found = _measured(tuned.folder, pictures, places, labels, views, engine)
     true = [pictures.labels[place] for place in places]
     notes = list(aligned.notes)
     if len(places) < len(pictures.digests):
@@ -209,12 +211,28 @@ def _tested(tuned: Tuned, test: DataSet, engine: Engine, progress: Progress) -> 
             "left out"
         )
     about = {**cards.about(aligned, pictures.left_out), "notes": notes}
-    card = {**tuned.card, "test": {"data": about, **marks(logits, true, labels).to_json()}}
+    card = {**tuned.card, "test": {"data": about, **found}}
     lines = cards.table(
         cards.rows("test", [pictures.data.names[place] for place in places], true, logits, labels), labels
     )
     there = (tuned.folder / "predictions.csv").read_text(encoding="utf-8")
     return _kept(tuned.folder, card, there + lines.partition("\n")[2])
+
+
+def _measured(
+    folder: Path, pictures: Pictures, places: Sequence[int], labels: Sequence[str], views: int, engine: Engine
+) -> tuple[Tensor, dict[str, Any]]:
+    """The logits of the classifier as it was written, and its marks; with those of the mean over mirror images, if wanted."""
+    from seewhy import zoo
+
+    true = [pictures.labels[place] for place in places]
+    logits = predicted(zoo.load(f"file:{folder}", engine=engine, device=engine.device), pictures, places)
+    found = {**marks(logits, true, labels).to_json(), "views": None}
+    if views > 1:
+        averaging = zoo.load(f"file:{folder},views={views}", engine=engine, device=engine.device)
+        averaged = predicted(averaging, pictures, places)
+        found["views"] = {"count": views, **marks(averaged, true, labels).to_json()}
+    return logits, found
 
 
 def _kept(folder: Path, card: dict[str, Any], predictions: str) -> Tuned:

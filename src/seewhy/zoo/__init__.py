@@ -18,7 +18,7 @@ from seewhy.errors import ModelError, SpecError, nearest
 from seewhy.method import read_options
 from seewhy.selftest import close, examine, probes
 from seewhy.zoo.accuracy import Accuracy, accuracy
-from seewhy.zoo.source import Found, Grey, Options, Single
+from seewhy.zoo.source import Found, Grey, Options, Single, Views
 
 __all__ = ["Accuracy", "Grey", "Listed", "accuracy", "load", "models", "named", "prepare"]
 
@@ -83,7 +83,7 @@ def load(
     """A classifier by its spec string, `NAME` or `SOURCE:NAME`, with options `,key=value` behind it.
 
     Normalisation, size, crop and labels are the source's own, unless options say otherwise: mean, std (0.5+0.5+0.5),
-    size, resize, fit, interpolation, labels (a file), probabilities, grey, weights, trust_pickle. `weights=none` makes
+    size, resize, fit, interpolation, labels (a file), probabilities, grey, views, weights, trust_pickle. `weights=none` makes
     random weights, the same each time. `weights` and `labels` given here count before those of the spec. No generator
     of torch's is touched. Raises `ModelError` or `SpecError` in one sentence, and runs the self-test unless
     `check=False`.
@@ -142,6 +142,11 @@ def _classifier(spec: str, found: Found, options: Options, engine: Engine) -> Cl
     if found.labels is None:
         notes.append("no names are known for this model's classes; give labels=FILE")
     module = torch.nn.Sequential(Grey(), found.module) if options.grey else found.module
+    if options.views > 1:
+        module = Views(module, options.views)
+        notes.append(
+            f"its logits are the mean over {options.views} mirror images of each picture (views={options.views})"
+        )
     if any(isinstance(part, Single) for part in module.modules()):
         engine = replace(engine, batch=1)
     return Classifier(
@@ -171,6 +176,8 @@ def named(spec: str) -> tuple[str, Options]:
         raise SpecError(f'expected three numbers joined by + for mean and std, such as 0.5+0.5+0.5, in "{spec}"')
     if options.size is not None and (len(options.size) > 2 or min(options.size) < 1):
         raise SpecError(f'expected size as a side or height+width in pixels, in "{spec}"')
+    if options.views not in (1, 2, 4):
+        raise SpecError(f'expected views of 1, 2 or 4 mirror images, in "{spec}", got {options.views}')
     return name, options
 
 

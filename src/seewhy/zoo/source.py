@@ -29,7 +29,8 @@ class Options:
     """What a spec string may say behind the name, `,key=value` each; what is None comes from the source.
 
     `weights` is `none` (random ones), the path of a state dict, or a name that the source knows. `size` is a side, or
-    height+width. `labels` is a file: one name a line, or JSON. `grey` gives the model one channel, the colours' mean.
+    height+width. `labels` is a file: one name a line, or JSON. `grey` gives the model one channel, the
+    colours' mean. `views` of 2 or 4 averages the logits over a picture's mirror images, at so many times the cost.
     """
 
     weights: str = ""
@@ -42,6 +43,7 @@ class Options:
     labels: str | None = None
     probabilities: bool | None = None
     grey: bool = False
+    views: int = 1
     trust_pickle: bool = False
 
     @property
@@ -96,6 +98,19 @@ class Grey(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(1, keepdim=True)
+
+
+class Views(nn.Module):
+    """The mean of a model's logits over a picture and its mirror images: left to right (2), and top to bottom too (4)."""
+
+    def __init__(self, module: nn.Module, count: int) -> None:
+        super().__init__()
+        self.module = module
+        self.mirrors = ((), (3,), (2,), (2, 3))[:count]
+
+    def forward(self, x: Tensor) -> Any:
+        found = [self.module(x.flip(mirror) if mirror else x) for mirror in self.mirrors]
+        return torch.stack(found).mean(0)
 
 
 _ONE_BY_ONE = (
