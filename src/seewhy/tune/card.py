@@ -85,7 +85,7 @@ def page(card: Mapping[str, Any]) -> str:
         f"- Recipe: `{card['recipe_spec'] or 'the default'}`, {card['precision']}, {len(card['history'])} epochs at "
         f"{_sides(card['history'])} pixels, {seconds(card['seconds'])} of steps ({card['machine']}).",
         "- The operating point was fixed before the training by the recipe (classes weigh as their number of pictures to "
-        f"the power {card['recipe']['balance']:g}); nothing was chosen by the hold-out or by a test set.",
+        f"the power {card['recipe']['balance']:g}); this tuning chose nothing by the hold-out or by a test set.",
     ]
     lines += [f"- {note[0].upper()}{note[1:]}." for note in (*data["notes"], *card["notes"])]
     if data["left_out"]:
