@@ -143,7 +143,7 @@ def test_a_docstring_that_lacks_a_part_is_refused() -> None:
         page(Bare, whole=True)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("document", COMPARISONS[:1])
+@pytest.mark.parametrize("document", COMPARISONS)
 def test_the_tables_of_a_comparison_were_made_by_its_recipe(document: str) -> None:
     text = (ROOT / document).read_text()
     parts = dict(re.findall(r"<!-- part: (\w+) -->\n(.*?)<!-- end -->", text, re.DOTALL))
