@@ -142,7 +142,7 @@ def test_a_baseline_without_votes(pets: Path, run: Run) -> None:
     assert told["data"]["images"] == 30
     assert 0 <= told["accuracy"]["low"] <= told["accuracy"]["value"] <= told["accuracy"]["high"] <= 1
     shown = run(*words, "--overwrite")
-    assert "On 30 images of pets" in shown.stdout
+    assert " on 30 images of pets: " in shown.stdout
     assert "balanced accuracy" in shown.stdout
     assert told["performance"]["images"] == 30
     assert "17.91 right of 30" in shown.stdout

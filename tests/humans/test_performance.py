@@ -78,12 +78,12 @@ def test_words_lead_with_balanced_accuracy_where_classes_are_unequal() -> None:
     found, _, truth = drawn()
     assert found.unequal
     words = found.words()
-    assert words.startswith("On 500 images of lesions net has balanced accuracy ")
+    assert words.startswith("net on 500 images of lesions: balanced accuracy ")
     assert f"Who always answers “nv” is right on {(truth == 0).mean():.1%}" in words
     assert "No image shows df." in words
     even = performance(np.eye(2)[[0, 1, 1, 0]], [0, 1, 0, 0], ["a", "b"])
     assert not even.unequal
-    assert "has accuracy" in even.words()
+    assert ": accuracy" in even.words()
 
 
 def test_beside_a_published_result_it_is_indirect() -> None:

@@ -146,7 +146,7 @@ class Performance:
         accuracy = f"accuracy {told(self.accuracy)}"
         balanced = f"balanced accuracy {told(self.balanced)}, the mean of the classes' recalls"
         said = [
-            f"On {self.images:,} images of {self.data} {self.model} has {balanced if self.unequal else accuracy}; "
+            f"{self.model} on {self.images:,} images of {self.data}: {balanced if self.unequal else accuracy}; "
             f"{accuracy if self.unequal else balanced}."
         ]
         if self.unequal:
