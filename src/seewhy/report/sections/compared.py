@@ -171,12 +171,13 @@ def worsened(record: Row) -> list[Chart]:
             ),
         ]
         how = KINDS[kind]
+        unit = " ".join(how.unit.replace("#", "").split())
         marks = [(0.0, "as it is"), *((float(i), f"{how.scale * row['level']:g}") for i, row in enumerate(rows[1:], 1))]
         title = f"{kind.capitalize() if kind != 'jpeg' else 'JPEG'}, {record['data']}"
         last = rows[-1]
         caption = f"Up to {last['shown']}: accuracy {100 * last['accuracy']:.0f} %."
         drawn = curves(
-            f"worse-{kind}-{record['data']}".replace(" ", "-"), lines, title, caption, across=kind, ticks=marks
+            f"worse-{kind}-{record['data']}".replace(" ", "-"), lines, title, caption, across=unit, ticks=marks
         )
         charts.append(Chart(title, tuple(line.name for line in lines), drawn, caption))
     return charts
