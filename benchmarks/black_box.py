@@ -1,13 +1,20 @@
-"""ZOO and DBGE on CIFAR-10 beside ART's ZOO and the HopSkipJump of Foolbox and ART."""
+"""ZOO and DBGE on CIFAR-10 beside ART's ZOO and the HopSkipJump of Foolbox and ART.
+
+python -m benchmarks.black_box WORK PEER [IMAGE]    # a peer in a process of its own, see `main`
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -17,18 +24,22 @@ from benchmarks.measure import Row, table
 from seewhy.attack import DBGE, ZOO, Adversarial, Attack
 from seewhy.classifier import Classifier
 
-#: images: of ZOO, of them those that ART's ZOO gets too, and of DBGE and its peers
-IMAGES, DEAR, FEW = 10, 1, 4
+#: images: of ZOO with as many queries as it takes, and with all of them; of ART's ZOO; of DBGE and its peers
+MANY, WHOLE, DEAR, FEW = 40, 4, 2, 12
 CURVE = (1_000, 5_000, 10_000)
 
 #: where ours is looked at, for the first number of queries after which it is as near as a peer after all of its own
-FINE = (250, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000)
+FINE = (250, 500, 1_000, 1_500, 2_000, 2_500, 3_000, 4_000, 5_000, 6_000, 7_500, 10_000)
 
 #: the same for ZOO
-FEWER = (1_000, 2_000, 3_000, 5_000, 10_000)
+FEWER = (500, 750, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000)
 
 #: turns of ART's ZOO, the constant c that it begins with, and its binary searches: what fools; its default fools nearly none
 ART_TURNS, ART_C, ART_SEARCHES = 100, 1.0, 1
+ART_QUERIES = 257 * ART_TURNS * ART_SEARCHES
+
+#: what a peer's seconds a query are taken from: images, and queries of each
+TIMED = {"foolbox": (FEW, 1_000), "art": (2, 3_000), "art-zoo": (1, 257 * 12)}
 
 
 class Enough(Exception):
@@ -36,7 +47,7 @@ class Enough(Exception):
 
 
 class Watched(nn.Module):
-    """The network as a peer sees it; what it asks is counted, and its nearest fooling image kept after each number of `CURVE`.
+    """The network as a peer sees it; what it asks is counted, and its nearest fooling image kept after each number of a curve.
 
     A peer's rows are `originals`, again and again in their order. So a peer gets the best that it ever saw, also where its own
     answer is worse.
@@ -53,22 +64,25 @@ class Watched(nn.Module):
         self.eval()
         self.watch(torch.zeros(1, 3, *net.size), torch.zeros(1, dtype=torch.long), 0)
 
-    def watch(self, originals: Tensor, labels: Tensor, most: int) -> None:
-        self.originals, self.labels, self.most, self.asked = originals, labels, most, 0
-        self.nearest = torch.full((len(CURVE), len(originals)), torch.inf)
+    def watch(self, originals: Tensor, labels: Tensor, most: int, curve: tuple[int, ...] = ()) -> None:
+        """Count from now on, each image's own, and end after `most`, if that is not 0."""
+        self.originals, self.labels, self.most, self.curve, self.asked = originals, labels, most, curve, 0
+        self.nearest = torch.full((len(curve), len(originals)), torch.inf)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.float()  # ART hands over doubles
         logits: Tensor = self.module((x - self.mean) / self.std)
-        if self.most and len(x) % len(self.originals) == 0:
-            whose = torch.arange(len(x)) % len(self.originals)
-            size = (x - self.originals[whose]).flatten(1).norm(dim=1)
-            size[logits.argmax(1) == self.labels[whose]] = torch.inf
+        if len(x) % len(self.originals) == 0:
             self.asked += len(x) // len(self.originals)
-            for level, most in enumerate(CURVE):
-                if self.asked <= most:
-                    self.nearest[level] = torch.minimum(self.nearest[level], size.view(-1, len(self.originals)).amin(0))
-            if self.asked >= self.most:
+            if self.curve:
+                whose = torch.arange(len(x)) % len(self.originals)
+                size = (x - self.originals[whose]).flatten(1).norm(dim=1)
+                size[logits.argmax(1) == self.labels[whose]] = torch.inf
+                for level, most in enumerate(self.curve):
+                    if self.asked <= most:
+                        near = size.view(-1, len(self.originals)).amin(0)
+                        self.nearest[level] = torch.minimum(self.nearest[level], near)
+            if self.most and self.asked >= self.most:
                 raise Enough
         return logits
 
@@ -87,13 +101,15 @@ def images(count: int) -> tuple[Classifier, Tensor, Tensor]:
     return net, pixels[right], labels[right]
 
 
-def foolbox_hop(module: Watched, pixels: Tensor, labels: Tensor) -> None:
-    """Foolbox's HopSkipJump on all images at once."""
+def foolbox_hop(module: Watched, pixels: Tensor, labels: Tensor, most: int, curve: tuple[int, ...] = CURVE) -> Tensor:
+    """Foolbox's HopSkipJump on all images at once: its nearest (levels, N) after each number of queries of the curve."""
     from foolbox.attacks.hop_skip_jump import HopSkipJumpAttack
     from foolbox.models.pytorch import PyTorchModel
 
-    module.watch(pixels, labels, CURVE[-1])
-    HopSkipJumpAttack(steps=1000)(PyTorchModel(module, bounds=(0, 1), device="cpu"), pixels, labels, epsilons=None)
+    module.watch(pixels, labels, most, curve)
+    with quiet():
+        HopSkipJumpAttack(steps=1000)(PyTorchModel(module, bounds=(0, 1), device="cpu"), pixels, labels, epsilons=None)
+    return module.nearest
 
 
 def art_estimator(module: nn.Module) -> Any:
@@ -109,23 +125,93 @@ def art_estimator(module: nn.Module) -> Any:
     )
 
 
-def art_hop(module: Watched, pixels: Tensor, labels: Tensor) -> None:
-    """ART's HopSkipJump on one image."""
+def art_hop(module: Watched, pixels: Tensor, labels: Tensor, most: int, curve: tuple[int, ...] = CURVE) -> Tensor:
+    """ART's HopSkipJump on one image after the other, as it goes itself: the same."""
     from art.attacks.evasion import HopSkipJump  # type: ignore[import-untyped]
 
-    module.watch(pixels, labels, CURVE[-1])
-    attack = HopSkipJump(art_estimator(module), max_iter=1000, verbose=False)
-    attack.generate(pixels.numpy(), y=labels.numpy())
+    nearest = []
+    for index in range(len(pixels)):
+        one = slice(index, index + 1)
+        module.watch(pixels[one], labels[one], most, curve)
+        with quiet():
+            attack = HopSkipJump(art_estimator(module), max_iter=1000, verbose=False)
+            attack.generate(pixels[one].numpy(), y=labels[one].numpy())
+        nearest.append(module.nearest)
+    return torch.cat(nearest, 1)
 
 
-def timed(run: Callable[[], object]) -> float:
-    """Seconds until it ends, or has spent its queries."""
-    started = time.perf_counter()
-    with warnings.catch_warnings(), torch.no_grad():
+def art_zoo(module: Watched, pixels: Tensor, labels: Tensor, most: int = 0) -> Tensor:
+    """ART's ZOO on one image: its answer."""
+    from art.attacks.evasion import ZooAttack
+
+    module.watch(pixels, labels, most)
+    answer = pixels
+    with quiet():
+        attack = ZooAttack(
+            art_estimator(module),
+            max_iter=ART_TURNS,
+            initial_const=ART_C,
+            binary_search_steps=ART_SEARCHES,
+            use_resize=False,
+            use_importance=False,
+            abort_early=False,
+            verbose=False,
+        )
+        answer = torch.as_tensor(attack.generate(pixels.numpy(), y=labels.numpy()))
+    return answer
+
+
+PEERS: dict[str, Callable[..., Tensor]] = {"foolbox": foolbox_hop, "art": art_hop, "art-zoo": art_zoo}
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """A peer without its warnings, that ends where its queries are spent."""
+    with warnings.catch_warnings(), torch.no_grad(), contextlib.suppress(Enough):
         warnings.simplefilter("ignore")
-        with contextlib.suppress(Enough):
-            run()
-    return time.perf_counter() - started
+        yield
+
+
+def main(work: str, peer: str, image: str = "") -> None:
+    """What a peer reaches, or its seconds a query.
+
+    `distances` asks after what does not hang on speed, in the layout and with the memory that are fastest, so that the bench
+    ends; `seconds` runs a peer as its users do: a module as PyTorch makes it, the allocator as it comes, all threads.
+    """
+    if work == "distances":
+        from seewhy.machine import keep_memory
+
+        keep_memory()
+    count, most = TIMED[peer] if work == "seconds" else (FEW, CURVE[-1])
+    net, pixels, labels = images(count if not image else int(image) + 1)
+    if work == "seconds":
+        net.module.to(memory_format=torch.contiguous_format).requires_grad_(True)  # type: ignore[call-overload]
+        module = Watched(net)
+        PEERS[peer](module, pixels[:1], labels[:1], most=100, **({} if peer == "art-zoo" else {"curve": ()}))
+        started = time.perf_counter()
+        PEERS[peer](module, pixels, labels, most=most, **({} if peer == "art-zoo" else {"curve": ()}))
+        print(json.dumps((time.perf_counter() - started) / count / most))
+        return
+    torch.manual_seed(0)
+    if peer != "art-zoo":
+        print(json.dumps(PEERS[peer](Watched(net), pixels, labels, most).tolist()))
+        return
+    pixels, labels = pixels[-1:], labels[-1:]
+    found = art_zoo(Watched(net), pixels, labels).clamp(0, 1)
+    fooled = bool(net.predict(found).argmax(1) != labels)
+    print(json.dumps(float((found - pixels).norm()) if fooled else None))
+
+
+def process(*words: str, threads: int | None = None) -> Any:
+    """What a process of its own answers."""
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    if threads is not None:
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "benchmarks.black_box", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def ours(attack: Attack[Any], net: Classifier, pixels: Tensor, labels: Tensor) -> tuple[Adversarial, float]:
@@ -133,115 +219,155 @@ def ours(attack: Attack[Any], net: Classifier, pixels: Tensor, labels: Tensor) -
     return attack(net, pixels, labels), time.perf_counter() - started
 
 
-def art_zoo(module: Watched, pixels: Tensor, labels: Tensor) -> Tensor:
-    """ART's ZOO on one image."""
-    from art.attacks.evasion import ZooAttack
-
-    module.watch(pixels, labels, 0)
-    attack = ZooAttack(
-        art_estimator(module),
-        max_iter=ART_TURNS,
-        initial_const=ART_C,
-        binary_search_steps=ART_SEARCHES,
-        use_resize=False,
-        use_importance=False,
-        abort_early=False,
-        verbose=False,
-    )
-    return torch.as_tensor(attack.generate(pixels.numpy(), y=labels.numpy()))
-
-
 def black_box() -> list[str]:
     """Distances at equal queries, and time an image."""
-    net, pixels, labels = images(IMAGES)
-    watched = Watched(net)
-    found, seconds = ours(ZOO(curve=FEWER), net, pixels, labels)
-    theirs: list[Tensor] = []
-    art = timed(lambda: theirs.extend(art_zoo(watched, pixels[i : i + 1], labels[i : i + 1]) for i in range(DEAR)))
-    peer = torch.cat(theirs)
-    fooled = net.predict(peer.clamp(0, 1)).argmax(1) != labels[:DEAR]
-    size = (peer - pixels[:DEAR]).flatten(1).norm(dim=1)[fooled]
-    level = -2  # the nearest, before rounding: what the peers answer
-    near = [
-        bool(found.success[at].float().mean() >= 0.97)
-        and bool((found.distances["l2"][at, :DEAR][fooled] <= size).all())
-        for at in range(len(FEWER))
-    ]
-    enough = next((most for most, good in zip(FEWER, near, strict=True) if good), ZOO().queries)
-    short, short_seconds = ours(ZOO(queries=enough), net, pixels, labels)
-
-    def row(name: str, result: Adversarial, took: float) -> Row:
-        both = result.distances["l2"][level, :DEAR][fooled]
-        return (
-            f"seewhy, {IMAGES} images, {name}",
-            f"**{100 * float(result.success[level].float().mean()):.0f} %** (wanted ≥ 97)",
-            f"{float(result.distances['l2'][level].mean()):.3f}",
-            f"**{float(both.mean()):.3f}**" if len(both) else "–",
-            f"{float(result.queries.float().mean()):.0f}",
-            f"{took / IMAGES:.1f} s, **{art / DEAR / (took / IMAGES):.0f} ×** faster (wanted ≥ 20)",
-        )
-
-    zoo: list[Row] = [
-        row("all its queries", found, seconds),
-        row("until it is as near as ART", short, short_seconds),
-        (
-            f"ART, {DEAR} of them",
-            f"{100 * float(fooled.float().mean()):.0f} %",
-            "–",
-            f"{float(size.mean()):.3f}" if len(size) else "–",
-            f"{ART_SEARCHES * ART_TURNS * 257}",
-            f"{art / DEAR:.1f} s",
-        ),
-    ]
-    pixels, labels = pixels[:FEW], labels[:FEW]
-    rows: list[Row] = []
-    hop, seconds = ours(DBGE(queries=CURVE[-1], curve=FINE), net, pixels, labels)
-    fine = [statistics.median(line) for line in hop.distances["l2"][: len(FINE)].tolist()]
-    peers: dict[str, tuple[Tensor, float]] = {}
-    took = timed(lambda: foolbox_hop(watched, pixels, labels))
-    peers["Foolbox"] = watched.nearest.clone(), took
-    nearest, times = [], []
-    for index in range(FEW):
-        one = slice(index, index + 1)
-        times.append(timed(partial(art_hop, watched, pixels[one], labels[one])))
-        nearest.append(watched.nearest.clone())
-    peers["ART"] = torch.cat(nearest, 1), sum(times)
-    rows.append(
-        ("seewhy", *(f"**{fine[FINE.index(most)]:.3f}**" for most in CURVE), f"{seconds / FEW:.1f} s", "", "", "")
-    )
-    for name, (sizes, took) in peers.items():
-        last = statistics.median(sizes[-1].tolist())
-        enough = next((most for most, size in zip(FINE, fine, strict=True) if size <= last), FINE[-1])
-        soon = ours(DBGE(queries=enough), net, pixels, labels)[1]
-        rows.append(
-            (
-                f"{name}'s HopSkipJump",
-                *(f"{statistics.median(line):.3f}" for line in sizes.tolist()),
-                f"{took / FEW:.1f} s",
-                f"{took / seconds:.1f} ×",
-                f"{enough:,} queries",
-                f"**{took / soon:.1f} ×** (wanted ≥ 3)",
-            )
-        )
+    words = [("distances", "foolbox"), ("distances", "art")]
+    words += [("distances", "art-zoo", str(index)) for index in range(DEAR)]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # one thread each: nothing is timed here
+        foolbox, art, *zoos = pool.map(lambda each: process(*each, threads=1), words)
+    seconds = {peer: float(process("seconds", peer)) for peer in PEERS}
+    net, pixels, labels = images(max(MANY, FEW))
+    bare = passes(net, pixels)
     return [
         "## Black box on CIFAR-10, `cifar10-resnet20`, untargeted, L2",
         "",
-        f"ZOO, at most {ZOO().queries} queries. ART's takes {ART_TURNS} turns of 128 coordinates from c = {ART_C:g}, since its "
-        "defaults fool next to none; it passes one image at a time.",
+        *zoo(net, pixels, labels, zoos, seconds["art-zoo"], bare),
         "",
-        *table(("ZOO", "success", "mean L2", f"mean L2 of the {len(size)} that both fool", "queries", "an image"), zoo),
-        "",
-        f"Labels alone: median L2 of {FEW} images after so many queries; a peer is given the nearest fooling image that it ever "
-        "asked about. ART's runs on a model that casts to float32. Equal queries are equal passes: there only what lies between "
-        "them can be saved, and Foolbox, too, passes all images at once. The last two columns are for the same distance: the "
-        "queries after which ours is as near as the peer at its last, and the peer's time to the time of a run with so many.",
-        "",
-        *table(
-            (
-                "labels only",
-                *(f"{each:,} queries" for each in CURVE),
-                *("an image, all queries", "faster, equal queries", "ours is as near after", "faster, equal distance"),
-            ),
-            rows,
+        *labels_only(
+            net,
+            pixels[:FEW],
+            labels[:FEW],
+            {"Foolbox": (foolbox, seconds["foolbox"]), "ART": (art, seconds["art"])},
+            bare,
         ),
     ]
+
+
+def passes(net: Classifier, pixels: Tensor) -> float:
+    """Seconds a query of nothing but passes, in the engine's batches."""
+    many = pixels.repeat(-(-512 // len(pixels)), 1, 1, 1)
+    net.predict(many)
+    turns = []
+    for _ in range(3):
+        started = time.perf_counter()
+        net.predict(many)
+        turns.append(time.perf_counter() - started)
+    return statistics.median(turns) / len(many)
+
+
+def zoo(
+    net: Classifier, pixels: Tensor, labels: Tensor, theirs: list[float | None], second: float, bare: float
+) -> list[str]:
+    """Ours until it is as near as ART's, and with all its queries."""
+    level = -2  # the nearest, before rounding: what the peer answers
+    fooled = [index for index, size in enumerate(theirs) if size is not None]
+    sizes = torch.tensor([theirs[index] for index in fooled])
+    whole, took = ours(ZOO(curve=FEWER), net, pixels[:WHOLE], labels[:WHOLE])
+    distances = whole.distances["l2"][:, fooled]
+    near = [bool(whole.success[at].all()) and bool((distances[at] <= sizes).all()) for at, _ in enumerate(FEWER)]
+    enough = next((most for most, good in zip(FEWER, near, strict=True) if good), ZOO().queries)
+    short, short_took = ours(ZOO(queries=enough), net, pixels[:MANY], labels[:MANY])
+    art = second * ART_QUERIES
+
+    def row(name: str, result: Adversarial, took: float) -> Row:
+        count, queries = len(result.original), float(result.queries.float().mean())
+        both = result.distances["l2"][level, fooled]
+        return (
+            f"seewhy, {count} images, {name}",
+            f"**{100 * float(result.success[level].float().mean()):.0f} %** (wanted ≥ 97)",
+            f"{float(result.distances['l2'][level].mean()):.3f}",
+            f"**{float(both.mean()):.3f}**" if fooled else "–",
+            f"{queries:.0f}",
+            f"{took / count:.2f} s",
+            f"{bare * queries:.2f} s",
+            f"**{art / (took / count):.0f} ×** (wanted ≥ 20)",
+        )
+
+    rows: list[Row] = [
+        row("until it is as near as ART", short, short_took),
+        row("all its queries", whole, took),
+        (
+            f"ART, {len(theirs)} of them",
+            f"{100 * len(fooled) / len(theirs):.0f} %",
+            "–",
+            f"{float(sizes.mean()):.3f}" if fooled else "–",
+            f"{ART_QUERIES}",
+            f"{art:.1f} s",
+            "",
+            "",
+        ),
+    ]
+    head = (
+        *("ZOO", "success", "mean L2", f"mean L2 of the {len(fooled)} that both fool", "queries", "an image"),
+        *("of it passes", "faster"),
+    )
+    return [
+        f"ZOO, at most {ZOO().queries} queries. ART's takes {ART_TURNS} turns of 128 coordinates from c = {ART_C:g}, since its "
+        "defaults fool next to none; it passes one image at a time. Its time is that of its queries, by the seconds of "
+        f"{TIMED['art-zoo'][1]:,} of them.",
+        "",
+        *table(head, rows),
+    ]
+
+
+def labels_only(
+    net: Classifier,
+    pixels: Tensor,
+    labels: Tensor,
+    peers: dict[str, tuple[list[list[float]], float]],
+    bare: float,
+) -> list[str]:
+    """Ours beside the peers at equal queries and at equal distance."""
+    most = CURVE[-1]
+    found, took = ours(DBGE(queries=most, curve=FINE), net, pixels, labels)
+    fine = [statistics.median(line) for line in found.distances["l2"][: len(FINE)].tolist()]
+    own = took / len(pixels) / most
+    rows: list[Row] = [
+        (
+            "seewhy",
+            *(f"**{fine[FINE.index(each)]:.3f}**" for each in CURVE),
+            f"{own * 1e3:.2f}",
+            f"{own * most:.1f} s",
+            "",
+            f"{100 * bare / own:.0f} % are passes",
+            "",
+        )
+    ]
+    for name, (sizes, second) in peers.items():
+        medians = [statistics.median(line) for line in sizes]
+        faster = []
+        for queries, median in zip(CURVE, medians, strict=True):
+            enough = next((each for each, size in zip(FINE, fine, strict=True) if size <= median), None)
+            ratio = "–" if enough is None else f"**{queries * second / (enough * own):.1f} ×** ({enough:,})"
+            faster.append(ratio)
+        rows.append(
+            (
+                f"{name}'s HopSkipJump",
+                *(f"{median:.3f}" for median in medians),
+                f"{second * 1e3:.2f}",
+                f"{second * most:.1f} s",
+                f"{second / own:.1f} ×",
+                f"{second / bare:.1f} ×",
+                ", ".join(faster),
+            )
+        )
+    head = (
+        "labels only",
+        *(f"{each:,} queries" for each in CURVE),
+        *("ms a query", "an image, all queries", "faster, equal queries", "its limit, passes alone"),
+        "faster to the peer's distance at each (our queries); wanted ≥ 3",
+    )
+    return [
+        f"Labels alone: median L2 of {len(pixels)} images after so many queries; a peer is given the nearest fooling image that "
+        "it ever asked about. ART's runs on a model that casts to float32. The peers' distances come from processes of one "
+        "thread, beside each other; their seconds a query from processes of their own, as their users run them, Foolbox with "
+        f"{TIMED['foolbox'][0]} images at once for {TIMED['foolbox'][1]:,} queries each, ART with one image at a time for "
+        f"{TIMED['art'][1]:,}. Equal queries are equal passes: there only a faster pass, and what lies between passes, can be "
+        "won.",
+        "",
+        *table(head, rows),
+    ]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
