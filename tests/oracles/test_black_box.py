@@ -13,7 +13,7 @@ from seewhy.attack.dbge import SPACES, basis, directions, normal
 from seewhy.attack.decisions import Search
 from seewhy.attack.nes import antithetic
 from seewhy.attack.square import bump
-from seewhy.attack.zoo import nearby
+from seewhy.attack.zoo import Known, Space, nearby, promise
 from seewhy.classifier import Classifier
 from seewhy.errors import SpecError
 from seewhy.rng import generator
@@ -80,6 +80,49 @@ def test_zoos_differences_are_the_gradient() -> None:
     torch.testing.assert_close(first[..., 0], true, rtol=0, atol=0.02 * float(true.abs().max()))
     torch.testing.assert_close(second[..., 1], torch.full((2, 30), 2.0), rtol=1e-3, atol=0)
     assert view.queries.tolist() == [60, 60]
+
+
+def test_what_was_seen_moves_together_to_the_nearest_zero_of_a_linear_margin() -> None:
+    net, images = linear(), mid_grey(3)
+    goal = Goal(net.predict(images).argmax(1))
+    space = Space(Scores(net).opened(3), Search(Scores(net), images, goal, "l2"), tanh=False)
+    rows, whole = torch.arange(3), images[0].numel()
+    now, chosen = space.values(torch.zeros_like(images), rows), torch.arange(whole).expand(3, -1)
+    around = nearby(space.values, torch.zeros_like(images), rows, chosen, 0.01, whole)
+    first, second = (around[:, :, 0] - around[:, :, 1]) / 0.02, (around.sum(2) - 2 * now[:, None]) / 0.01**2
+    gradient = slopes(net, images, goal).flatten(1)
+    for seen in (whole // 2, whole):  # of those seen alone, too, it is the nearest that their slopes allow
+        known = Known(now[:, 0], torch.zeros(3, whole))
+        known.note(rows, chosen[:, :seen], torch.zeros(3, seen), first[:, :seen], second[:, :seen, 1])
+        c, moved = known.joint(rows, torch.ones(3))
+        some = torch.where(torch.arange(whole) < seen, gradient, 0)
+        wanted = -now[:, :1] * some / some.square().sum(1, keepdim=True)
+        torch.testing.assert_close(moved, wanted, rtol=0, atol=0.03 * float(wanted.abs().max()))
+        torch.testing.assert_close(c, 2 * now[:, 0] / some.square().sum(1), rtol=0.03, atol=0)
+    torch.testing.assert_close(moved.norm(dim=1), exact(net, images)["l2"], rtol=0.02, atol=0)
+    half = known.joint(rows, torch.full((3,), 0.5))[1]
+    torch.testing.assert_close(half, moved / 2)
+
+
+def test_zoo_fools_long_before_it_has_seen_every_coordinate() -> None:
+    net, images = linear(), mid_grey(6)
+    found = ZOO(queries=85, coordinates=6)(net, images)  # 48 coordinates take 96, and what comes after is paid too
+    assert found.success[-2].all()
+    # of a half of the coordinates, drawn blindly, the slopes are shorter by √2
+    assert 1.1 <= float((found.eps[-2] / exact(net, images)["l2"]).median()) <= 2
+
+
+def test_what_promises_most_lies_near_what_is_steep() -> None:
+    slopes, seen = torch.zeros(1, 3, 12, 12), torch.zeros(1, 3, 12, 12, dtype=torch.bool)
+    seen[0, 0, ::3, ::3] = True
+    slopes[0, 0, ::3, ::3] = 0.1
+    slopes[0, 0, 3, 3] = -4.0  # steep is steep in either direction
+    found = promise(slopes, seen.flatten(1)).view(3, 12, 12)
+    assert torch.equal(found[0], found[2])  # other channels of the same place, too
+    assert found[1, 3, 3] > 1.5 * found[1, 9, 9]
+    assert found[1, 5, 5] > found[1, 6, 6]
+    nothing = promise(slopes * 0, seen.flatten(1))
+    assert torch.isfinite(nothing).all()
 
 
 def test_the_antithetic_estimate_is_the_gradient_also_in_length() -> None:

@@ -120,6 +120,25 @@ def test_two_gradients_a_step_whatever_the_number_of_classes() -> None:
         assert found.distances["l0"].max() < 1
 
 
+def test_several_pairs_of_one_map_are_those_of_single_steps_where_slopes_do_not_change() -> None:
+    torch.manual_seed(0)
+    net = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(432, 6)), size=12, check=False)
+    images = torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(3))
+    labels = net.predict(images).argmax(1)
+    target = net.predict(images).argmin(1)
+    for pairs in (True, False):
+        one, four = (JSMA(gamma=0.05, pairs=pairs, at_once=count)(net, images, labels, target) for count in (1, 4))
+        assert not one.success.any()  # all its changes were made
+        assert torch.equal(one.images, four.images)
+        assert torch.equal(four.queries, -(-one.queries // 4))
+    one, four = (JSMA(gamma=1.0, at_once=count)(net, images, labels, target) for count in (1, 4))
+    assert four.success.all()
+    changed, more = ((found.images[0] != images).flatten(1) for found in (one, four))
+    assert (changed <= more).all()
+    assert ((more.sum(1) - changed.sum(1)) < 8).all()
+    assert (four.queries <= one.queries // 4 + 2).all()
+
+
 def test_keeps_to_its_share_of_features_and_to_a_budget() -> None:
     net, images = classifier(FAMILIES["mobilenet"]()), photos(3)
     labels = net.predict(images).argmax(1)
@@ -163,7 +182,7 @@ def test_an_image_without_a_pair_is_said_to_be_one() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    for words in ({"theta": 0.0}, {"theta": 2.0}, {"gamma": 0.0}, {"gamma": 14.5}, {"steps": 0}):
+    for words in ({"theta": 0.0}, {"theta": 2.0}, {"gamma": 0.0}, {"gamma": 14.5}, {"steps": 0}, {"at_once": 0}):
         with pytest.raises(SpecError, match="expected"):
             JSMA(**words)
     with pytest.raises(SpecError, match="sizes eps ≤ 1"):

@@ -27,8 +27,8 @@ FLATTEST = 0.05
 #: the part of the queries that goes evenly to all coordinates whatever their importance
 EVEN = 0.1
 
-#: how often in a turn of the first pass c is tried
-LOOKS = 4
+#: how often in a turn of the first pass c is tried, and how far past the boundary, as a part of the first margin, it aims
+LOOKS, PAST = 4, 0.02
 
 #: how far around a coordinate those seen speak for it, and as how many of them the mean of all counts beside theirs
 NEAR, FEW = 2, 2.0
@@ -192,7 +192,7 @@ class ZOO(Attack[Scores]):
                     c[rows], moved = first_pass.joint(rows, factor[rows])
                     offsets[rows] = moved.view_as(offsets[rows])
                     now[rows] = space.taken(offsets[rows], rows)
-                    factor[rows] *= grown(now[rows, 0], scale[rows])
+                    factor[rows] *= grown(now[rows, 0] + PAST * scale[rows], scale[rows])
             else:
                 slope = c[rows, None] * first[..., 0] + first[..., 1]
                 if self.solver == "newton":
