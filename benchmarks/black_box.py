@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -165,7 +165,7 @@ PEERS: dict[str, Callable[..., Tensor]] = {"foolbox": foolbox_hop, "art": art_ho
 
 
 @contextlib.contextmanager
-def quiet() -> Any:
+def quiet() -> Iterator[None]:
     """A peer without its warnings, that ends where its queries are spent."""
     with warnings.catch_warnings(), torch.no_grad(), contextlib.suppress(Enough):
         warnings.simplefilter("ignore")
@@ -221,7 +221,7 @@ def ours(attack: Attack[Any], net: Classifier, pixels: Tensor, labels: Tensor) -
 
 def black_box() -> list[str]:
     """Distances at equal queries, and time an image."""
-    words = [("distances", "foolbox"), ("distances", "art")]
+    words: list[tuple[str, ...]] = [("distances", "foolbox"), ("distances", "art")]
     words += [("distances", "art-zoo", str(index)) for index in range(DEAR)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # one thread each: nothing is timed here
         foolbox, art, *zoos = pool.map(lambda each: process(*each, threads=1), words)

@@ -20,11 +20,8 @@ from seewhy.rng import generator
 #: spaces in which the normal is looked for, and ways to step from the boundary
 SPACES, STEPS = ("dct", "resize", "full"), ("arc", "geometric")
 
-#: the fewest samples of which an estimate is made, and the least side of a space
-FEWEST, COARSEST = 8, 4
-
-#: bisections more from the noise where an image starts, which lies some eight times as far as the boundary
-AFAR = 3
+#: the fewest samples of which an estimate is made
+FEWEST = 8
 
 
 def basis(space: str, side: int, size: int) -> Tensor:
@@ -75,17 +72,16 @@ class DBGE(Attack[LabelsOnly]):
     ‖x̃ − x‖/√(turn + 1) along n̂ (its signs in linf), half as far until it fools, then back along the line to x (in linf by
     clipping to ever smaller sizes). Vectors are drawn from the lowest frequencies (`space=dct`), from resized small images
     (`resize`), or from all images (`full`); a space has `dimensions` dimensions for every query spent, so that it is coarse
-    while samples are few. In D dimensions a sample moves towards the boundary by δ/√D only, so each way back to it is bisected
-    until it is known to a part of that, ⌈log₂(2π·√D / `reach`)⌉ times and at most `bisections`; else nearly all samples would
-    fool, and tell little. `queries` is the most for an image, `tries` the most for its first. All images advance at once,
-    each with its own count. With `curve` one more level holds what was found after each of those numbers of queries.
+    while samples are few. `bisections` is the most for each way to the boundary, `queries` the most for an image, `tries` the
+    most for its first. All images advance at once, each with its own count. With `curve` one more level holds what was found
+    after each of those numbers of queries.
     Values (E, N, 3, H, W): a level for each of the sizes `eps` (none at first), one for each of `curve`, the nearest image, and
     one that also fools once rounded to 8 bits; sizes in the `norm`.
     Raises `SpecError` for sizes, norms and numbers that cannot be meant.
     Cost: at most `queries` forward passes an image, and two a level to judge; none backward.
     Limits: an upper bound of the distance, that falls with the queries. Towards a target it needs noise of that class to
     start from; where there is none the image comes back as it was, and a note says so.
-    Deviation: HopSkipJump is `space=full,step=geometric` with a far smaller δ, for which it must bisect longer yet. QEBA's
+    Deviation: HopSkipJump is `space=full,step=geometric` with a far smaller δ, for which it must bisect twice as long. QEBA's
     spaces are of one size; these grow.
     Source: Chen, Jordan & Wainwright 2020, arXiv 1904.02144, equations 9 to 16; spaces: Li et al. 2020, arXiv 2005.14137; arc:
     Reza et al. 2023, arXiv 2308.03163.
@@ -105,7 +101,7 @@ class DBGE(Attack[LabelsOnly]):
     samples: int = 40
     reach: float = 0.1
     step: str = "arc"
-    bisections: int = 14
+    bisections: int = 9
     tries: int = 50
     curve: tuple[int, ...] = ()
     eps: tuple[float, ...] = ()
@@ -136,30 +132,23 @@ class DBGE(Attack[LabelsOnly]):
     def perturb(self, view: LabelsOnly, pixels: Tensor, goal: Goal) -> Perturbed:
         view.limit(self.queries)
         search = Search(view, pixels, goal, self.norm, self.curve)
-        steps = self._bisections(3 * COARSEST**2)
-        rows = search.start(self.tries, min(self.bisections, steps + AFAR), generator(self.seed, self.name, "start"))
+        rows = search.start(self.tries, self.bisections, generator(self.seed, self.name, "start"))
         draw = generator(self.seed, self.name)
         turn = planned = 0
         while True:
-            samples = int(self.samples * math.sqrt(turn + 1))
-            side = max(COARSEST, round(math.sqrt(self.dimensions * (planned + samples + steps) / 3)))
-            height, width = (basis(self.space, min(side, size), size) for size in pixels.shape[-2:])
-            dimensions = 3 * len(height) * len(width)
-            steps = self._bisections(dimensions)
-            planned += samples + steps
             # what follows the estimate must be paid too: the way to the boundary, and rounding
-            affordable = view.left - steps - KEPT
+            affordable = view.left - self.bisections - KEPT
             rows = rows[affordable[rows] >= FEWEST]
             if not len(rows):
                 return search.answer(self.eps)
+            samples = int(self.samples * math.sqrt(turn + 1))
+            planned += samples + self.bisections
+            side = max(4, round(math.sqrt(self.dimensions * planned / 3)))
+            height, width = (basis(self.space, min(side, size), size) for size in pixels.shape[-2:])
             drawn = directions(samples, height, width, draw)
             decisions, asked = self._decisions(search, rows, drawn, affordable[rows].clamp_max(samples))
-            self._step(search, rows, normal(decisions, asked, drawn, dimensions), turn, steps)
+            self._step(search, rows, normal(decisions, asked, drawn, 3 * len(height) * len(width)), turn)
             turn += 1
-
-    def _bisections(self, dimensions: int) -> int:
-        """How often a way to the boundary is halved: to a quarter of what a sample in so many dimensions moves towards it."""
-        return min(self.bisections, max(1, math.ceil(math.log2(2 * math.pi * math.sqrt(dimensions) / self.reach))))
 
     def _decisions(self, search: Search, rows: Tensor, drawn: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
         """On which side (M, B) of the boundary lie the images along the first `number` (M,) of the directions drawn."""
@@ -176,15 +165,15 @@ class DBGE(Attack[LabelsOnly]):
         decisions[which, sample] = 2 * in_parts(len(which), drawn[0].numel(), ask).float() - 1
         return decisions, asked
 
-    def _step(self, search: Search, rows: Tensor, estimate: Tensor, turn: int, steps: int) -> None:
+    def _step(self, search: Search, rows: Tensor, estimate: Tensor, turn: int) -> None:
         """From the boundary along the estimate, and back to the boundary."""
         direction = steepest(estimate, self.norm)
         if self.norm == "l2" and self.step == "arc":
-            search.walk(arc(search.images[rows], search.pixels[rows], direction), rows, steps)
+            search.walk(arc(search.images[rows], search.pixels[rows], direction), rows, self.bisections)
             return
         lengths = search.sizes / math.sqrt(turn + 1)
         at = search.images[rows]
-        for _ in range(steps):
+        for _ in range(self.bisections):
             able = search.spare(rows)
             rows, at, direction = rows[able], at[able], direction[able]
             if not len(rows):
@@ -192,7 +181,7 @@ class DBGE(Attack[LabelsOnly]):
             tried = (at + lengths[rows].view(-1, 1, 1, 1) * direction).clamp(0, 1)
             fooled = search.fools(tried, rows)
             there = rows[fooled]
-            search.walk(search.towards(tried[fooled], there), there, steps)
+            search.walk(search.towards(tried[fooled], there), there, self.bisections)
             rows, at, direction = rows[~fooled], at[~fooled], direction[~fooled]
             lengths = lengths / 2
 
