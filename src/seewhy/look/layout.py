@@ -101,7 +101,8 @@ def tsne(reduced: Array, perplexity: float, steps: int, seed: int, jobs: int) ->
     embedding = _embedding(start, affinities, seed, jobs, way)
     embedding = embedding.optimize(EARLY, exaggeration=EXAGGERATION, momentum=0.5)
     embedding = embedding.optimize(steps, momentum=0.8)
-    return centred(np.array(embedding)), float(embedding.kl_divergence)
+    # openTSNE's threads add it up in any order: its last digits are not the map's
+    return centred(np.array(embedding)), float(f"{embedding.kl_divergence:.6g}")
 
 
 def onto_tsne(reduced: Array, coordinates: Array, new: Array, seed: int, jobs: int) -> Array:

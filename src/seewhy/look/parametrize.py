@@ -181,13 +181,17 @@ class Moves:
             return shifted(pixels, int(down), int(right)) if down or right else pixels
         height, width = pixels.shape[2:]
         cos, sin = math.cos(turn) / size, math.sin(turn) / size
-        matrix = torch.tensor(
-            [[cos, -sin * height / width, -2 * right / width], [sin * width / height, cos, -2 * down / height]],
-            device=pixels.device,
-            dtype=pixels.dtype,
-        )
-        grid = F.affine_grid(matrix.expand(len(pixels), 2, 3), list(pixels.shape), align_corners=False)
+        across, along = _places(width, pixels), _places(height, pixels)[:, None]
+        # affine_grid, by two sums instead of a product for each pixel, which takes as long as the sampling
+        to_right = cos * across - (sin * height / width * along + 2 * right / width)
+        to_down = sin * width / height * across + (cos * along - 2 * down / height)
+        grid = torch.stack([to_right, to_down], -1).expand(len(pixels), -1, -1, -1)
         return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+
+
+def _places(number: int, like: Tensor) -> Tensor:
+    """The middles of so many pixels in a row, from −1 to 1."""
+    return (2 * torch.arange(number, device=like.device, dtype=like.dtype) + 1) / number - 1
 
 
 def shifted(pixels: Tensor, down: int, right: int) -> Tensor:

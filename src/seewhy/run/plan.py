@@ -220,16 +220,16 @@ def fitting(plan: Plan, now: Mapping[str, Any], material: Material, directory: P
                 f"{directory} belongs to another run: {words} differ{'' if words.endswith('s') else 's'}{told}; "
                 "choose another directory with --out"
             )
-    for each in plan.sets:
-        if each.model is None and each.images and each.drawn(whole(material)).fingerprint() != each.sha256:
-            raise RunError(
-                f"{directory} belongs to another run: images of {each.name} have other contents there; "
-                "choose another directory with --out"
-            )
     for image in plan.images:
         if hashlib.sha256(material.entries[image.position].content()).hexdigest() != image.sha256:
             raise RunError(
                 f"{directory} belongs to another run: the image {image.name} has other contents there; "
+                "choose another directory with --out"
+            )
+    for each in plan.sets:
+        if each.model is None and each.images and each.drawn(whole(material)).fingerprint() != each.sha256:
+            raise RunError(
+                f"{directory} belongs to another run: images of {each.name} have other contents there; "
                 "choose another directory with --out"
             )
 
