@@ -21,7 +21,8 @@ import torch
 
 HERE = Path(__file__).parent
 
-#: the parts in the order of the page; each is a function in a module here, and answers lines of Markdown
+#: the parts in the order of the page; each is a function in a module here, and answers lines of Markdown, or all that it
+#: has so far after each row, so that a run that is cut off keeps what it measured
 PARTS = {
     "engine": "foundation",
     "methods": "foundation",
@@ -54,18 +55,28 @@ of the turn-by-turn ratios. Random weights, but for EfficientNet-Lite0; 224 × 2
 
 def main(chosen: list[str]) -> None:
     keep_memory()
+    for name in chosen or PARTS:
+        made = getattr(importlib.import_module(f"benchmarks.{PARTS[name]}"), name)()
+        whole: list[str] = []
+        for lines in [made] if isinstance(made, list) else made:
+            write(name, [*lines, "", "**Cut off before its end.**"])
+            print(*(line for line in lines if line not in whole), sep="\n", flush=True)
+            whole = lines
+        print(write(name, whole), flush=True)
+
+
+def write(name: str, lines: list[str]) -> str:
+    """Put a part's lines, and what made them, in its place on the page; returns them."""
     page = HERE / "README.md"
     there = sections(page.read_text()) if page.exists() else {}
-    for name in chosen or PARTS:
-        lines = getattr(importlib.import_module(f"benchmarks.{PARTS[name]}"), name)()
-        made = (
-            f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}, "
-            f"{torch.get_num_threads()} threads, {platform.machine()}; `make bench ARGS={name}`."
-        )
-        there[name] = "\n".join([*lines, "", made])
-        print(there[name], flush=True)
-        kept = [f"<!-- part: {part} -->\n{there[part]}\n<!-- end -->\n" for part in PARTS if part in there]
-        page.write_text("\n".join([HEAD, *kept]))
+    made = (
+        f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}, "
+        f"{torch.get_num_threads()} threads, {platform.machine()}; `make bench ARGS={name}`."
+    )
+    there[name] = "\n".join([*lines, "", made])
+    kept = [f"<!-- part: {part} -->\n{there[part]}\n<!-- end -->\n" for part in PARTS if part in there]
+    page.write_text("\n".join([HEAD, *kept]))
+    return there[name]
 
 
 def sections(text: str) -> dict[str, str]:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
+import torch
 from torch import Tensor
 
 Row = tuple[str, ...]
@@ -40,6 +47,42 @@ def take_turns(contestants: dict[str, Callable[[], object]], turns: int = 9, war
             if turn >= warm:
                 seconds[name].append(time.perf_counter() - started)
     return Timing(seconds)
+
+
+def at_least(value: float, wanted: float, unit: str = "") -> str:
+    """A bar that a value should reach, and whether it does."""
+    return f"≥ {wanted:g}{unit}: {'holds' if value >= wanted else '**missed**'}"
+
+
+def at_most(value: float, wanted: float, unit: str = "") -> str:
+    """A bar that a value should stay under, and whether it does."""
+    return f"≤ {wanted:g}{unit}: {'holds' if value <= wanted else '**missed**'}"
+
+
+def process(module: str, *words: str) -> Any:
+    """What a module of the benchmarks answers as a program, in a process of its own: the JSON of its last line.
+
+    The process is set up by itself alone: a peer's has the allocator and the threads as they come to its users.
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    command = [sys.executable, "-m", f"benchmarks.{module}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{module} {' '.join(words)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@cache
+def rate(dtype: torch.dtype = torch.float32) -> float:
+    """Multiply-adds that the machine does a second at its best, in a large product of matrices."""
+    size = 2048
+    square = torch.randn(size, size).to(dtype)
+    seconds = []
+    for _ in range(7):
+        started = time.perf_counter()
+        square @ square
+        seconds.append(time.perf_counter() - started)
+    return float(size**3 / min(seconds))
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
