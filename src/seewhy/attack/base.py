@@ -162,13 +162,13 @@ class Adversarial:
 
     def plot_strip(self, index: int = 0, count: int = 6) -> Figure:
         """The image as it was and at several sizes of the change, with what the model says of each."""
-        from seewhy.report.figures import strip
+        from seewhy.report.attacks import strip
 
         return strip(self, index, count)
 
     def plot(self, index: int = 0) -> Figure:
         """Original, adversarial image, difference amplified (the factor is said), and confidence against size."""
-        from seewhy.report.figures import attack
+        from seewhy.report.attacks import attack
 
         return attack(self, index)
 

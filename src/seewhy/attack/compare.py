@@ -80,13 +80,13 @@ class Comparison:
 
     def plot(self) -> Figure:
         """Accuracy against ε of all attacks, with intervals, a plot for each norm."""
-        from seewhy.report.figures import accuracy
+        from seewhy.report.attacks import accuracy
 
         return accuracy(self)
 
     def plot_distances(self) -> Figure:
         """How the smallest distances are distributed, attack by attack."""
-        from seewhy.report.figures import distances
+        from seewhy.report.attacks import distances
 
         return distances(self)
 
@@ -183,7 +183,7 @@ class Transfer:
 
     def plot(self) -> Figure:
         """The matrix, with its numbers."""
-        from seewhy.report.figures import transfer
+        from seewhy.report.attacks import transfer
 
         return transfer(self)
 

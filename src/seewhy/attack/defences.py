@@ -277,7 +277,7 @@ class Detector:
 
     def plot(self) -> Figure:
         """The curve of detections against false alarms."""
-        from seewhy.report.figures import detector
+        from seewhy.report.attacks import detector
 
         return detector(self)
 

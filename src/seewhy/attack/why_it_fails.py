@@ -143,7 +143,7 @@ class Diagnosis:
 
     def plot(self, index: int = 0) -> Figure:
         """One image's fall of the gap, growth through the layers, spectrum and changed units, each beside its control."""
-        from seewhy.report.figures import diagnosis
+        from seewhy.report.attacks import diagnosis
 
         return diagnosis(self, index)
 

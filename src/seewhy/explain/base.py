@@ -176,7 +176,7 @@ class Attribution:
         `photo` is its file, or the picture itself, upright. `contour` outlines the region that holds this share of the
         positive values, see `region`. Raises `InputError` where the photograph has another size than the one explained.
         """
-        from seewhy.report.figures import over_photo
+        from seewhy.report.explanations import over_photo
 
         (at,) = self._chosen(index)
         return over_photo(self, photo, at, sign or self.sign, smooth, contour)
@@ -193,7 +193,7 @@ class Attribution:
 
         `sign` and `smooth` as in `heatmap`; `contour` outlines the region that holds this share of the positive values.
         """
-        from seewhy.report.figures import explanation
+        from seewhy.report.explanations import explanation
 
         chosen = range(len(self)) if index is None else self._chosen(index)
         return explanation(self, chosen, sign or self.sign, smooth, contour)

@@ -54,7 +54,7 @@ class Agreement:
 
     def plot(self, index: int = 0) -> Figure:
         """The matrix of one image in colours, with its numbers."""
-        from seewhy.report.figures import agreement
+        from seewhy.report.explanations import agreement
 
         return agreement(self, index)
 
@@ -146,7 +146,7 @@ def side_by_side(
     speaks for the class, blue against it. `contour` outlines the smallest region that holds this share of the positive
     values. Raises `InputError` for none, and for those of different images.
     """
-    from seewhy.report.figures import multiples
+    from seewhy.report.explanations import multiples
 
     given = list(attributions)
     if not given:

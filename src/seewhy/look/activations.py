@@ -57,7 +57,7 @@ class ActivationMaps:
 
     def plot(self, index: int = 0, *, over: bool = False) -> Figure:
         """The maps of one image, on one scale, beside the image; with `over`, laid over it."""
-        from seewhy.report.figures import activations
+        from seewhy.report.learned import activations
 
         return activations(self, index, over)
 

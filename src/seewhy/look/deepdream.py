@@ -55,7 +55,7 @@ class Dream:
 
     def plot(self) -> Figure:
         """Each photograph beside its dream."""
-        from seewhy.report.figures import pairs
+        from seewhy.report.learned import pairs
 
         said = [f"{a:.3g} → {b:.3g}" for a, b in zip(self.start.tolist(), self.scores.tolist(), strict=True)]
         return pairs(self.images, self.dreams, self.objective, said)

@@ -401,7 +401,7 @@ class ExemplarSet:
 
     def plot(self, layer: str | None = None) -> Figure:
         """The crops of the drawn units of a layer (None: the last), each row with its histogram."""
-        from seewhy.report.figures import exemplars
+        from seewhy.report.learned import exemplars
 
         return exemplars(self, self._checked(layer or self.layers[-1], 0))
 

@@ -73,7 +73,7 @@ class FilterGrid:
 
     def plot(self) -> Figure:
         """The grid, with its scale."""
-        from seewhy.report.figures import filters
+        from seewhy.report.learned import filters
 
         return filters(self)
 

@@ -58,7 +58,7 @@ class Inverted:
 
     def plot(self) -> Figure:
         """Each image beside its inversion."""
-        from seewhy.report.figures import pairs
+        from seewhy.report.learned import pairs
 
         said = [
             f"{100 * error:.3g} % off; " + ("the same class" if same else "another class")

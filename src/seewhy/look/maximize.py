@@ -165,7 +165,7 @@ class Maximized:
 
     def plot(self) -> Figure:
         """The images, those on the way before them, with what the model says of them."""
-        from seewhy.report.figures import maximized
+        from seewhy.report.learned import maximized
 
         return maximized(self)
 

@@ -94,7 +94,7 @@ class NamedUnits:
 
     def plot(self) -> Figure:
         """Every unit's selectivity over its floor; with masks, the best units of the concepts."""
-        from seewhy.report.figures import units
+        from seewhy.report.learned import units
 
         return units(self)
 

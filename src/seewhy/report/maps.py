@@ -11,8 +11,7 @@ from torch import Tensor
 
 from seewhy.errors import InputError
 from seewhy.look.grid import arrange
-from seewhy.report import words
-from seewhy.report.figures import _bare, _figure
+from seewhy.report import drawing, words
 from seewhy.report.pictures import Array
 
 if TYPE_CHECKING:
@@ -67,8 +66,8 @@ def points(found: MappedCodes, colour: str, thumbnails: int, placed: PlacedCodes
     """The points of a map, and as many thumbnails on them as fit beside each other, framed in their colour."""
     kind, names, colours = categories(found, colour)
     where = found.coordinates.numpy()
-    figure = _figure(7.6, 6.6)
-    axes = _bare(figure.add_subplot())
+    figure = drawing.canvas(7.6, 6.6)
+    axes = drawing.bare(figure.add_subplot())
     pale = placed is not None
     for number, (name, shade) in enumerate(zip(names, colours, strict=True)):
         own = where[(kind == number).numpy()]
@@ -145,8 +144,8 @@ def sheet(found: MappedCodes, limit: int, colour: str) -> Figure:
         canvas[top : top + side[0] - 1, left : left + side[1] - 1] = shades[int(kind[image])]
         inner = canvas[top + frame : top + frame + height, left + frame : left + frame + width]
         inner[:] = found.thumbnails[image].numpy().transpose(1, 2, 0)
-    figure = _figure(8.2, 8.2 * canvas.shape[0] / canvas.shape[1] + 0.7)
-    axes = _bare(figure.add_subplot())
+    figure = drawing.canvas(8.2, 8.2 * canvas.shape[0] / canvas.shape[1] + 0.7)
+    axes = drawing.bare(figure.add_subplot())
     axes.imshow(canvas, interpolation="nearest")
     for name, shade in zip(names, colours, strict=True):
         axes.plot([], [], "s", color=shade, label=_short(name))

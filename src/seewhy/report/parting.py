@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seewhy.report import pictures, words
-from seewhy.report.figures import _BLUE, _ORANGE, _SERIES, _bare, _figure, _photo
+from seewhy.report import drawing, pictures, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +28,7 @@ def effects(found: Parting) -> Figure:
     if not groups:
         return _counts(found)
     names = list(dict.fromkeys(each.measure for each in found.effects))
-    figure = _figure(1.6 + 2.7 * len(groups), 1.3 + 0.32 * len(names))
+    figure = drawing.canvas(1.6 + 2.7 * len(groups), 1.3 + 0.32 * len(names))
     for column, group in enumerate(groups):
         axes = figure.add_subplot(1, len(groups), column + 1)
         axes.axvline(0.5, color="0.6", linewidth=1)
@@ -38,7 +37,7 @@ def effects(found: Parting) -> Figure:
             each = held.get(name)
             if each is None:
                 continue
-            colour = _SERIES[column % len(_SERIES)]
+            colour = drawing.SERIES[column % len(drawing.SERIES)]
             axes.plot(each.interval, (row, row), color=colour, linewidth=1.6)
             axes.plot(each.auc, row, "o", color=colour, markerfacecolor=colour if each.clear else "white", markersize=5)
         axes.set_xlim(0, 1)
@@ -57,10 +56,10 @@ def _counts(found: Parting) -> Figure:
     from seewhy.humans.parting import SETS
 
     rows = found.rows()
-    figure = _figure(6.4, 2.6)
+    figure = drawing.canvas(6.4, 2.6)
     axes = figure.add_subplot()
     shares = [row["share"] for row in rows]
-    axes.barh(range(len(rows)), shares, color=_BLUE)
+    axes.barh(range(len(rows)), shares, color=drawing.BLUE)
     labels = [f"{SETS[row['set']].format(model=found.model)}: {row['images']:,}" for row in rows]
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
     for tick in axes.get_yticklabels():
@@ -75,12 +74,12 @@ def _counts(found: Parting) -> Figure:
 def performance(found: Performance) -> Figure:
     """Each class's recall and precision with their intervals, and the confusion matrix in shares of the true class."""
     kept = [each for each in found.classes if each.images or each.answers][:MOST]
-    figure = _figure(11, 1.6 + 0.3 * max(len(kept), 6))
+    figure = drawing.canvas(11, 1.6 + 0.3 * max(len(kept), 6))
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     for row, each in enumerate(kept):
         for shift, part, colour, label in (
-            (-0.14, each.recall, _BLUE, "recall"),
-            (0.14, each.precision, _ORANGE, "precision"),
+            (-0.14, each.recall, drawing.BLUE, "recall"),
+            (0.14, each.precision, drawing.ORANGE, "precision"),
         ):
             if part.known:
                 left.plot((part.low, part.high), (row + shift,) * 2, color=colour, linewidth=1.6)
@@ -116,16 +115,16 @@ def performance(found: Performance) -> Figure:
 def gallery(found: Gallery) -> Figure:
     """A row a case: the photograph, an explanation of each class, and votes beside probabilities."""
     maps = max(map(len, found.explanations))
-    figure = _figure(2.1 * (1 + maps) + 3.4, 2.25 * len(found))
+    figure = drawing.canvas(2.1 * (1 + maps) + 3.4, 2.25 * len(found))
     grid = figure.add_gridspec(len(found), 2 + maps, width_ratios=[1] * (1 + maps) + [1.5])
     for row, case in enumerate(found.cases):
-        photo = _photo(found.images, row)
-        axes = _bare(figure.add_subplot(grid[row, 0]))
+        photo = drawing.photo(found.images, row)
+        axes = drawing.bare(figure.add_subplot(grid[row, 0]))
         axes.imshow(np.asarray(photo))
         axes.set_title(f"{case.image}\ntruly {case.truth}", fontsize=8, parse_math=False)
         axes.set_ylabel(case.group, fontsize=8)
         for column, each in enumerate(found.explanations[row], 1):
-            axes = _bare(figure.add_subplot(grid[row, column]))
+            axes = drawing.bare(figure.add_subplot(grid[row, column]))
             laid = pictures.overlay(
                 photo, each.heatmap(size=(each.values.shape[2], each.values.shape[3]))[0].numpy(), each.sign
             )
@@ -144,8 +143,8 @@ def gallery(found: Gallery) -> Figure:
 def bars(axes: Axes, case: Case, model: str) -> None:
     """People's votes and the network's probabilities, class by class."""
     places = np.arange(len(case.votes))
-    axes.barh(places - 0.2, [share for _, share in case.votes], 0.38, color=_BLUE, label="people")
-    axes.barh(places + 0.2, [chance for _, chance in case.chances], 0.38, color=_ORANGE, label=model)
+    axes.barh(places - 0.2, [share for _, share in case.votes], 0.38, color=drawing.BLUE, label="people")
+    axes.barh(places + 0.2, [chance for _, chance in case.chances], 0.38, color=drawing.ORANGE, label=model)
     names = [f"{name} ✓" if name == case.truth else name for name, _ in case.votes]
     axes.set_yticks(places, names, fontsize=8)
     for tick in axes.get_yticklabels():
