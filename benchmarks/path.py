@@ -23,7 +23,8 @@ from seewhy.classifier import Classifier
 #: the numbers of steps that Captum's user would try one after the other; the first that is enough is timed
 LADDER = (10, 20, 30, 50, 75, 100, 150, 200)
 TOLERANCE, FASTER = 0.01, 2.0
-TURNS = 2
+#: the most gradients that seewhy may take
+STEPS, TURNS = 256, 2
 #: Captum's batch, the better of two sizes; and its default, which is one batch of so many steps
 BATCHES, DEFAULT = (4, 16), 50
 
@@ -71,7 +72,7 @@ def _row(name: str) -> Row:
     from seewhy.explain import IntegratedGradients
 
     net, photo, target = _setting(name)
-    ours = partial(IntegratedGradients(tolerance=TOLERANCE, steps=1024), net, photo, target)
+    ours = partial(IntegratedGradients(tolerance=TOLERANCE, steps=STEPS), net, photo, target)
     found = ours()
     module = _OnPixels(net, net.module).eval().requires_grad_(False)
     with torch.no_grad():
@@ -84,12 +85,15 @@ def _row(name: str) -> Row:
     same, low, high = timing.ratio("peer", "ours")
     usual = process("path", name, "best", str(steps), str(TURNS))
     default = process("path", name, "default", str(DEFAULT), "1")
-    own = process("path", name, "seewhy", "1024", "1")
+    own = process("path", name, "seewhy", str(STEPS), "1")
+    missed = float(found.measures["completeness error"])
     taken, ratio = int(found.measures["steps"]), usual["seconds"] / timing.median("ours")
     return (
         name,
-        f"{taken}, {100 * float(found.measures['completeness error']):.2g} %",
-        f"{steps}, {100 * error:.2g} %" + ("" if error <= TOLERANCE else " (not reached)"),
+        *(
+            f"{count}, {100 * left:.2g} %" + ("" if left <= TOLERANCE else " (not reached)")
+            for count, left in ((taken, missed), (steps, error))
+        ),
         at_most(taken, steps - 1),
         f"{timing.median('ours'):.2f} s",
         f"{usual['seconds']:.2f} s, {usual['batch']} at a time",
