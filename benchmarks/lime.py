@@ -149,7 +149,7 @@ def lime() -> Iterator[list[str]]:
                     f"{more}{theirs * a_sample:.1f}",
                     "–",
                     f"**{more}{middle:.1f} ×** ({ratios[0]:.1f} to {ratios[-1]:.1f})",
-                    at_least(middle, FASTER),
+                    f"≥ {FASTER}: not told" if more and middle < FASTER else at_least(middle, FASTER),
                 )
             )
             wanted.append(f"{more}{theirs * a_sample / FASTER:.2f} s by {peer}")
@@ -164,7 +164,7 @@ def lime() -> Iterator[list[str]]:
                 f"{statistics.median(own.seconds):.1f}",
                 f"{min(own.correlations):.3f} to {max(own.correlations):.3f}",
                 "",
-                "",
+                at_least(statistics.median(own.correlations), WANTED),
             )
         )
         yield _page(rows, limits, counts)
