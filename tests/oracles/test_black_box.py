@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nets import FAMILIES, classifier, photos
 from seewhy.attack import DBGE, NES, ZOO, Attack, Boundary, Goal, LabelsOnly, Scores, Square
-from seewhy.attack.dbge import SPACES, basis, directions, normal
+from seewhy.attack.dbge import SPACES, basis, directions, greyed, normal
 from seewhy.attack.decisions import Search
 from seewhy.attack.nes import antithetic
 from seewhy.attack.square import bump
@@ -140,15 +140,15 @@ def test_the_antithetic_estimate_is_the_gradient_also_in_length() -> None:
     assert view.queries.tolist() == [1000, 1000]
 
 
-@pytest.mark.parametrize("space", SPACES)
-def test_the_estimate_from_labels_is_the_unit_normal_also_in_length(space: str) -> None:
+@pytest.mark.parametrize(("space", "colour"), [*((space, 1.0) for space in SPACES), ("full", 0.3), ("dct", 0.3)])
+def test_the_estimate_from_labels_is_the_unit_normal_also_in_length(space: str, colour: float) -> None:
     net, images, goal = smooth()
     attack = DBGE(queries=100_000, space=space, reach=0.01, bisections=16)
     search = Search(LabelsOnly(net).opened(2), images, goal, "l2")
     draw = generator(0, "test")
     rows = search.start(50, 20, draw)
     assert len(rows) == 2
-    gradient = -slopes(net, search.images, goal)  # towards what fools
+    gradient = greyed(-slopes(net, search.images, goal), colour)  # towards what fools, as greyed directions see it
     rows_basis = basis(space, 12, 24)
     assert torch.allclose(rows_basis @ rows_basis.T, torch.eye(len(rows_basis)), atol=1e-5)
     inside = rows_basis.T @ (rows_basis @ gradient @ rows_basis.T) @ rows_basis
@@ -156,7 +156,7 @@ def test_the_estimate_from_labels_is_the_unit_normal_also_in_length(space: str) 
     count = 1500
     drawn = directions(count, rows_basis, rows_basis, draw)
     torch.testing.assert_close(drawn.flatten(1).norm(dim=1), torch.ones(count))
-    decisions, asked = attack._decisions(search, rows, drawn, torch.full((2,), count))
+    decisions, asked = attack._decisions(search, rows, drawn, torch.full((2,), count), colour)
     found = normal(decisions, asked, drawn, 3 * len(rows_basis) ** 2).flatten(1)
     along = (found * true).sum(1)
     torch.testing.assert_close(along, torch.ones(2), rtol=0, atol=0.12)  # 1, ± 4·√(π/2 − 1)/√1500
@@ -164,6 +164,42 @@ def test_the_estimate_from_labels_is_the_unit_normal_also_in_length(space: str) 
     across = (found - along[:, None] * true).norm(dim=1)
     expected = (torch.pi / 2 * 3 * len(rows_basis) ** 2 / count) ** 0.5
     torch.testing.assert_close(across, torch.full((2,), expected), rtol=0.1, atol=0)
+
+
+def test_greyed_keeps_grey_and_a_part_of_the_colour() -> None:
+    images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    grey = images.mean(1, keepdim=True).expand_as(images)
+    torch.testing.assert_close(greyed(images, 0.3), grey + 0.3 * (images - grey))
+    torch.testing.assert_close(greyed(images, 1), images)
+    other = images.flip(0, 2)  # the same product from either side
+    torch.testing.assert_close((greyed(images, 0.3) * other).sum(), (images * greyed(other, 0.3)).sum())
+
+
+def test_colour_comes_back_with_the_queries() -> None:
+    attack = DBGE()
+    assert attack._colour(0, 48) == pytest.approx(attack.colour)
+    assert attack._colour(240, 48) ** 2 == pytest.approx((1 + attack.colour**2) / 2)
+    assert attack._colour(480, 48) == attack._colour(9999, 48) == 1
+    assert DBGE(colour=1)._colour(0, 48) == 1
+
+
+def test_a_small_image_is_seen_whole_from_the_start_and_grey_is_tried_first() -> None:
+    """A normal that is fine and grey, as those of networks for small images are."""
+    size, images = 16, mid_grey(4, 16)
+    net = linear(size=size)
+    board = (-1.0) ** (torch.arange(size)[:, None] + torch.arange(size))
+    with torch.no_grad():
+        weight = net.module.get_parameter("1.weight")
+        weight.copy_(torch.stack([board, -board]).unsqueeze(1).expand(-1, 3, -1, -1).flatten(1))
+        net.module.get_parameter("1.bias").copy_(torch.tensor([20.0, -20.0]))
+    wanted = exact(net, images)["l2"]
+
+    def farther(**options: float) -> float:
+        return float((DBGE(queries=600, **options)(net, images).eps[-2] / wanted).median())  # type: ignore[arg-type]
+
+    found, coarse, coloured = farther(), farther(side=4), farther(colour=1)
+    assert found < 0.8 * coloured
+    assert coloured < 0.8 * coarse
 
 
 def test_the_baseline_lowers_the_variance_off_the_boundary() -> None:
@@ -307,6 +343,8 @@ def test_rounded_scores_and_images_are_attacked_too() -> None:
         (lambda: DBGE(space="dcd"), 'did you mean "dct"'),
         (lambda: DBGE(step="ark"), 'did you mean "arc"'),
         (lambda: DBGE(samples=1), "samples ≥ 8"),
+        (lambda: DBGE(side=0), "side, bisections and tries ≥ 1"),
+        (lambda: DBGE(colour=0), "colour above 0"),
         (lambda: DBGE(norm="l1"), "norm linf or l2"),
         (lambda: DBGE(reach=0), "reach > 0"),
         (lambda: Boundary(towards=1), "towards < 1"),

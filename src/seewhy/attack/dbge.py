@@ -23,6 +23,9 @@ SPACES, STEPS = ("dct", "resize", "full"), ("arc", "geometric")
 #: the fewest samples of which an estimate is made
 FEWEST = 8
 
+#: the queries for each dimension after which no colour is left out
+COLOURED = 10
+
 
 def basis(space: str, side: int, size: int) -> Tensor:
     """Orthonormal rows (side, size) that span what varies slowly along one axis: cosines, or what resizing makes of pixels."""
@@ -41,6 +44,11 @@ def directions(samples: int, rows: Tensor, columns: Tensor, draw: torch.Generato
     return (
         F.normalize(noise.flatten(1), dim=1).view_as(noise).transpose(-1, -2).matmul(rows).transpose(-1, -2) @ columns
     )
+
+
+def greyed(images: Tensor, colour: float) -> Tensor:
+    """Images (B, 3, H, W) of which only so much is left that is colour: a symmetric product, 1 for grey and `colour` across."""
+    return colour * images + (1 - colour) * images.mean(1, keepdim=True)
 
 
 def normal(decisions: Tensor, asked: Tensor, directions: Tensor, dimensions: int) -> Tensor:
@@ -71,18 +79,21 @@ class DBGE(Attack[LabelsOnly]):
     nearest to x, and one bisection is the whole step. With `step=geometric`, and always in linf, it steps by
     ‖x̃ − x‖/√(turn + 1) along n̂ (its signs in linf), half as far until it fools, then back along the line to x (in linf by
     clipping to ever smaller sizes). Vectors are drawn from the lowest frequencies (`space=dct`), from resized small images
-    (`resize`), or from all images (`full`); a space has `dimensions` dimensions for every query spent, so that it is coarse
-    while samples are few. `bisections` is the most for each way to the boundary, `queries` the most for an image, `tries` the
-    most for its first. All images advance at once, each with its own count. With `curve` one more level holds what was found
-    after each of those numbers of queries.
+    (`resize`), or from all images (`full`): of `side` × `side` frequencies or pixels, and of more once those are fewer than
+    `dimensions` for every query spent, so that a large image is seen coarsely while samples are few. Of a vector's colour only
+    the part `colour` is kept at first (1: all), since networks' normals are more grey than not, and all of it after 10 queries
+    for each dimension. `bisections` is the most for each way to the boundary, `queries` the most for an image, `tries` the most
+    for its first. All images advance at once, each with its own count. With `curve` one more level holds what was found after
+    each of those numbers of queries.
     Values (E, N, 3, H, W): a level for each of the sizes `eps` (none at first), one for each of `curve`, the nearest image, and
     one that also fools once rounded to 8 bits; sizes in the `norm`.
     Raises `SpecError` for sizes, norms and numbers that cannot be meant.
     Cost: at most `queries` forward passes an image, and two a level to judge; none backward.
     Limits: an upper bound of the distance, that falls with the queries. Towards a target it needs noise of that class to
     start from; where there is none the image comes back as it was, and a note says so.
-    Deviation: HopSkipJump is `space=full,step=geometric` with a far smaller δ, for which it must bisect twice as long. QEBA's
-    spaces are of one size; these grow.
+    Deviation: HopSkipJump is `space=full,colour=1,step=geometric` with a far smaller δ, for which it must bisect twice as long.
+    QEBA's spaces are of one size, and in colour; these grow from 32 × 32, so that small images are seen whole: of a network for
+    these next to nothing of the normal is slow, and most is grey.
     Source: Chen, Jordan & Wainwright 2020, arXiv 1904.02144, equations 9 to 16; spaces: Li et al. 2020, arXiv 2005.14137; arc:
     Reza et al. 2023, arXiv 2308.03163.
 
@@ -97,7 +108,9 @@ class DBGE(Attack[LabelsOnly]):
     queries: int = 5000
     norm: str = "l2"
     space: str = "dct"
+    side: int = 32
     dimensions: float = 1.0
+    colour: float = 0.3
     samples: int = 40
     reach: float = 0.1
     step: str = "arc"
@@ -118,12 +131,16 @@ class DBGE(Attack[LabelsOnly]):
         known_queries(self.queries, self.curve)
         known(self.space, SPACES, "space")
         known(self.step, STEPS, "step")
-        if self.samples < FEWEST or self.bisections < 1 or self.tries < 1:
+        if self.samples < FEWEST or min(self.side, self.bisections, self.tries) < 1:
             raise SpecError(
-                f"expected samples ≥ {FEWEST}, bisections ≥ 1 and tries ≥ 1, got {self.samples}, {self.bisections}, {self.tries}"
+                f"expected samples ≥ {FEWEST} and side, bisections and tries ≥ 1, "
+                f"got {self.samples}, {self.side}, {self.bisections} and {self.tries}"
             )
-        if not (self.reach > 0 and self.dimensions > 0):
-            raise SpecError(f"expected reach > 0 and dimensions > 0, got {self.reach:g} and {self.dimensions:g}")
+        if not (self.reach > 0 and self.dimensions > 0 and 0 < self.colour <= 1):
+            raise SpecError(
+                "expected reach > 0, dimensions > 0 and colour above 0 and at most 1, "
+                f"got {self.reach:g}, {self.dimensions:g} and {self.colour:g}"
+            )
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -143,15 +160,27 @@ class DBGE(Attack[LabelsOnly]):
                 return search.answer(self.eps)
             samples = int(self.samples * math.sqrt(turn + 1))
             planned += samples + self.bisections
-            side = max(4, round(math.sqrt(self.dimensions * planned / 3)))
+            side = max(self.side, round(math.sqrt(self.dimensions * planned / 3)))
             height, width = (basis(self.space, min(side, size), size) for size in pixels.shape[-2:])
             drawn = directions(samples, height, width, draw)
-            decisions, asked = self._decisions(search, rows, drawn, affordable[rows].clamp_max(samples))
-            self._step(search, rows, normal(decisions, asked, drawn, 3 * len(height) * len(width)), turn)
+            dimensions = 3 * len(height) * len(width)
+            colour = self._colour(planned, dimensions)
+            decisions, asked = self._decisions(search, rows, drawn, affordable[rows].clamp_max(samples), colour)
+            self._step(search, rows, greyed(normal(decisions, asked, drawn, dimensions), colour), turn)
             turn += 1
 
-    def _decisions(self, search: Search, rows: Tensor, drawn: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
-        """On which side (M, B) of the boundary lie the images along the first `number` (M,) of the directions drawn."""
+    def _colour(self, spent: int, dimensions: int) -> float:
+        """How much colour to keep: its square grows evenly to 1, while what is grey of the normal becomes known."""
+        return math.sqrt(self.colour**2 + (1 - self.colour**2) * min(1, spent / (COLOURED * dimensions)))
+
+    def _decisions(
+        self, search: Search, rows: Tensor, drawn: Tensor, number: Tensor, colour: float
+    ) -> tuple[Tensor, Tensor]:
+        """On which side (M, B) of the boundary lie the images along the first `number` (M,) of the directions drawn, greyed.
+
+        To the greyed direction G·u the normal n says what G·n, its greyed self, says to u: the estimate is that of G·n.
+        """
+        drawn = steepest(greyed(drawn, colour), "l2")
         at = search.images[rows]
         reach = self.reach * size_of(at - search.pixels[rows], "l2").view(-1, 1, 1, 1)
         asked = torch.arange(len(drawn)) < number[:, None]
