@@ -6,6 +6,7 @@ import pickle
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from seewhy.data import DataSet, Images, Preprocess, folder, masks, photos
+from seewhy.data.masks import fingerprint, mask_files
 from seewhy.data.sets import Arrays
 from seewhy.errors import DataError, InputError
 
@@ -193,6 +195,15 @@ def test_masks_follow_their_images_by_name_class_and_crop(tmp_path: Path) -> Non
     parts = masks(tmp_path / "parts", images, Preprocess((16, 16), interpolation="nearest"))
     assert list(parts) == ["leg"]
     assert parts["leg"].flatten(1).any(1).tolist() == [True, False]
+    before = fingerprint(mask_files(tmp_path / "masks", images))
+    Image.new("L", (16, 16)).save(tmp_path / "masks" / "bee" / "b.png")
+    assert fingerprint(mask_files(tmp_path / "masks", images)) != before
+    with pytest.raises(DataError, match=r"bee/b\.png has 24 × 16 pixels, and its mask .* 16 × 16"):
+        masks(tmp_path / "masks", images, PLAIN)
     (tmp_path / "masks" / "bee" / "b.png").unlink()
     with pytest.raises(DataError, match=r"there is none for bee/b\.png"):
         masks(tmp_path / "masks", images, PLAIN)
+    files = [tmp_path / "images" / f"{name}.png" for name in ("ant/a", "bee/b")]
+    full = replace(images, names=tuple(map(str, files)))
+    with pytest.raises(DataError, match="there is none for"):
+        masks(tmp_path / "masks", full, PLAIN)  # an image is not its own mask

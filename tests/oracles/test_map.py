@@ -242,11 +242,24 @@ def test_a_broken_picture_in_the_middle_and_classes_that_are_not_the_models() ->
         QUICK(net(), as_set(coloured(8), 0, ("red", "green", "blue")).subset([0]))
 
 
+def test_neighbours_are_no_more_than_most_images_have_of_their_class() -> None:
+    few = QUICK(net(), coloured(5))
+    assert few.k == 4
+    assert few.knn_codes is not None
+    assert few.knn_codes > 0.9  # of ten, six would be of another class
+    assert "k = 4 instead of 10: half of the images have no more others of their class" in few.notes
+    alone = QUICK(net(), dataclasses.replace(as_set(coloured(4), -1, tuple("abcdefghijkl")), labels=tuple(range(12))))
+    assert alone.k == 10
+    assert alone.words()[0].startswith("Most images are alone in their class")
+    assert not any("nearest in the map" in sentence for sentence in alone.words())
+
+
 def test_few_images_constant_codes_and_twins() -> None:
     model, images = net(), coloured(10)
     one = QUICK(model, images[0])
     assert one.coordinates.tolist() == [[0, 0]]
     assert any("one point" in note for note in one.notes)
+    assert one.words() == ("One image is one point: there is nothing that it could lie near.",)
     assert one.knn_map is None
     assert one.trustworthiness is None
     one.plot()

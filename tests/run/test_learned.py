@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,10 +18,13 @@ from torch import nn
 from nets import Spelled, classifier
 from seewhy.classifier import Classifier
 from seewhy.data.folders import folder
-from seewhy.errors import RunError
+from seewhy.data.masks import masks
+from seewhy.errors import DataError, RunError, SpecError
 from seewhy.look import CodeMap, Exemplars, Maximize, Statistics, Units
 from seewhy.report.html import render
-from seewhy.run import Plan, Run, audit, plan, sets
+from seewhy.report.reading import Reading
+from seewhy.report.sections import made
+from seewhy.run import Plan, Run, audit, learning, pace, plan, sets
 from seewhy.run.material import gather
 from seewhy.run.pace import Offer, Pace, affordable
 from seewhy.run.store import SET, STAND_IN
@@ -91,8 +95,8 @@ def test_exemplars_are_the_methods_own(run: Run, net: Classifier, data: Path) ->
         assert each["purity"] == pytest.approx(float(found.purity[layer["layer"]][unit]))
         crops = found.cut(layer["layer"], unit, held, net)
         with Image.open(run.picture(each["picture"])) as strip:
-            assert strip.size == (3 * 112, 112)
-            first = np.asarray(strip.crop((0, 0, 112, 112)))
+            assert strip.size == (3 * 112 + 2 * 6, 112)
+            first, clear = np.split(np.asarray(strip.crop((0, 0, 112, 112))), [3], 2)
         _, height, width = crops[0].shape
         side = [round(112 * length / max(height, width)) for length in (height, width)]
         down, across = ((112 - length) // 2 for length in side)
@@ -101,8 +105,11 @@ def test_exemplars_are_the_methods_own(run: Run, net: Classifier, data: Path) ->
         assert np.array_equal(small, (crops[0] * 255).round().byte().permute(1, 2, 0).numpy())
         beside = np.ones((112, 112), dtype=bool)
         beside[down : down + side[0], across : across + side[1]] = False
-        assert (first[beside] == 255).all()
+        assert (clear[..., 0] == 255 * ~beside).all()  # white pages show through, and dark ones
     step = row(run, "exemplars").step
+    shown = Reading(run).opened(layer["drawn"][0]["picture"])
+    assert shown is not None
+    assert shown.mode == "RGBA"  # what is clear stays so in the report
     assert np.array_equal(run.array(SET, step, "images.0"), found.images[layer["layer"]].numpy())
     assert np.array_equal(run.array(SET, step, "values.0"), found.values[layer["layer"]].numpy())
 
@@ -263,6 +270,19 @@ def test_the_budget_chooses_how_many_images_and_how_many_steps(net: Classifier, 
     assert made[id(slower)] == []
     assert any(each.startswith("maximize would take about") for each in slower.left_out)
     assert any("images of" in each and "are looked at instead of" in each for each in slow.left_out)
+    told = [each for each in slower.left_out if each.startswith("looking at images of many as a whole would take")]
+    assert len(told) == 1
+    assert "even as 50 images of many, more than the budget leaves" in told[0]
+
+
+def test_many_images_are_reckoned_in_batches(net: Classifier) -> None:
+    single = pace.Pace(0.04, 0.12, 0.001)
+    found = pace.together(net, single, 16)
+    assert found.forward < single.forward  # a tiny net, of which one image takes no such time
+    assert found.both / found.forward == pytest.approx(3)
+    assert found.read == single.read
+    slow = pace.Pace(1.0, 3.0)
+    assert pace.together(net, slow, 16) is slow
 
 
 def test_a_set_that_changed_is_refused(net: Classifier, tmp_path: Path) -> None:
@@ -294,6 +314,76 @@ def test_offers_are_taken_in_order_and_then_made_better() -> None:
     assert affordable(offers, 5.0)[0] == ["a", "b", None]
     assert "b some are made instead of b best, to stay within the budget" in affordable(offers, 5.0)[1]
     assert affordable(offers, 1.0)[0] == [None, None, None]
+
+
+def silhouettes(data: Path, root: Path) -> Path:
+    """For each picture of `data` a mask of its middle, with an object of the name of its class."""
+    for file in sorted(data.rglob("*.png")):
+        mask = np.zeros((24, 24), dtype=np.uint8)
+        mask[8:16, 8:16] = 255
+        target = root / file.relative_to(data)
+        target.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(mask).save(target)
+    return root
+
+
+def test_units_of_one_class_do_not_take_all_places() -> None:
+    classes = [0, 0, 0, 0, 1, 0, 2]
+    assert learning._mixed([3, 0, 6, 1, 2, 5, 4], classes) == [3, 0, 6, 1, 4, 2, 5]
+    assert learning._mixed([], classes) == []
+
+
+def test_masks_name_units_by_what_they_show(net: Classifier, data: Path, tmp_path: Path) -> None:
+    root = silhouettes(data, tmp_path / "masks")
+    words: dict[str, Any] = {"methods": ["units:shuffles=19,iou=0.01,quantile=0.05"], "budget": None, "limit": 1}
+    out = tmp_path / "run"
+    with audit(net, [data], out, masks=root, **words) as run:
+        found = row(run, "units")
+        assert found.ok, found.error
+        held = folder(data)
+        direct = Units(shuffles=19, iou=0.01, quantile=0.05)(net, held, masks(root, held, net.preprocess))
+        assert direct.iou is not None
+        assert np.array_equal(run.array(SET, found.step, "iou"), direct.iou.numpy())
+        assert found.record["concepts"] == list(direct.concepts) == ["ant", "bee", "cat"]
+        assert [each["unit"] for each in found.record["drawn"]] == direct.drawn.tolist() != []
+        with Image.open(run.picture(found.record["drawn"][0]["picture"])) as strip:
+            first = np.asarray(strip.convert("RGB").crop((0, 0, 96, 96)))
+        assert np.array_equal(first, direct.sheet[0, 0].permute(1, 2, 0).numpy())
+        html = Section(run).html
+        said = f"{found.record['detectors']} of the {found.record['units']} units of {found.record['layer']} overlap one of 3"
+        assert said in html
+        unit, concept = found.record["drawn"][0]["unit"], found.record["drawn"][0]["concept"]
+        assert f"Unit {unit}: {concept}" in html
+        assert "--masks MASKS" not in html
+        assert f"--masks {root}" in made.command(Reading(run))
+    moved = shutil.move(root, tmp_path / "elsewhere")
+    audit(net, [data], out, masks=moved, **words).close()  # where they lie may change
+    file = next(Path(moved).rglob("*.png"))
+    Image.new("L", (24, 24)).save(file)
+    with pytest.raises(RunError, match="the masks differ; choose another directory"):
+        audit(net, [data], out, masks=moved, **words)
+    file.unlink()
+    with pytest.raises(DataError, match="expected a mask for every image under its name in"):
+        audit(net, [data], tmp_path / "other", masks=moved, **words)
+    assert not (tmp_path / "other").exists()
+
+
+def test_masks_that_nothing_would_look_at_are_refused(net: Classifier, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="masks are for units, which was not asked for; add --method units"):
+        audit(net, [data], tmp_path / "run", methods=["statistics"], masks=data)
+    with pytest.raises(SpecError, match="masks are of images that are given"):
+        audit(net, [], tmp_path / "run", masks=data)
+
+
+def test_few_images_get_names_where_they_have_masks(net: Classifier, tmp_path: Path) -> None:
+    few = write(tmp_path / "few", 6)
+    material = gather([few], net.labels)._replace(masks=silhouettes(few, tmp_path / "masks"))
+    (candidate,) = sets.candidates(net, material, None, Pace(0.001, 0.003))
+    assert candidate.masks == 3
+    assert "units" in {look.name for look in candidate.planned(6, None).look}
+    (bare,) = sets.candidates(net, material._replace(masks=None), [Units()], Pace(0.001, 0.003))
+    (masked,) = sets.candidates(net, material, [Units()], Pace(0.001, 0.003))
+    assert masked.seconds(6) > bare.seconds(6)
 
 
 class Section:

@@ -21,6 +21,7 @@ from seewhy.units import duration, seconds
         "seewhy audit cat.jpg dog.png --out cats-and-dogs --budget 2m",
         "seewhy audit photos/ --model timm:resnet18.a1_in1k --class tabby --full",
         "seewhy audit cifar10 --model cifar10-resnet20 --limit 20 --method grad-cam --method fgsm",
+        "seewhy audit drawings/ --masks silhouettes/ --limit 4",
         "seewhy audit cifar10 --model cifar10-resnet20 --votes cifar10h-counts.npy --baseline cifar10h",
     ],
 )
@@ -33,6 +34,7 @@ from seewhy.units import duration, seconds
 @click.option("--method", "specs", multiple=True, metavar="SPEC", help="These methods only [default: all that fit].")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Explain at most N images, drawn by chance.")
 @click.option("--split", metavar="NAME", help="The part of a data set, such as test.")
+@click.option("--masks", metavar="DIR", help="Masks under the images' names: name units by what they show.")
 @click.option("--votes", metavar="SPEC", help="People's answers to these images; see `seewhy versus --help`.")
 @click.option("--label-map", metavar="CSV", help="The model's classes and people's categories, where they differ.")
 @click.option(
@@ -56,6 +58,7 @@ def audit(
     specs: tuple[str, ...],
     limit: int | None,
     split: str | None,
+    masks: str | None,
     votes: str | None,
     label_map: str | None,
     combine: str,
@@ -95,6 +98,7 @@ def audit(
             limit=limit,
             split=split,
             people=Asked(votes, label_map, combine, names, people, truth),  # type: ignore[arg-type]
+            masks=masks,
             progress=tell,
         )
     with carried_out as run:

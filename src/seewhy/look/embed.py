@@ -269,8 +269,8 @@ class CodeMap(Look):
     `layer`: an address as `seewhy model` prints it (none: the last answer before the classes). `pool`: of a map's positions
     "mean", "max", or "flat", all of them. `metric`: "euclidean", or "cosine" (codes of length 1). `components`: how many axes.
     `layout`: "tsne", "umap" (the extra `umap`; `perplexity` is its number of neighbours), or "pca", the first two axes.
-    `k`: neighbours in what is measured. `iterations`: after 250 early ones. Answers a `MappedCodes`, whose `place` lays new
-    images onto the map.
+    `k`: neighbours in what is measured, fewer where classes are smaller. `iterations`: after 250 early ones. Answers a
+    `MappedCodes`, whose `place` lays new images onto the map.
 
     Raises `LayerError` for a layer that answers no maps or vectors, `InputError` where no image can be read. Images that
     cannot be read, or whose codes are not finite, are left out and told. A perplexity that is too high for the set is lowered,
@@ -361,6 +361,7 @@ class CodeMap(Look):
         k = 0 if alike else min(self.k, n - 1)
         if 0 < k < self.k:
             notes.append(f"k = {self.k} of {n} images: each has {k} others")
+        k = _within_classes(k, stand, notes)
         measured = faithfulness(layout.scaled(codes, unit), coordinates, stand.numpy(), k, self.seed)
         if n > ALL and k:
             notes.append(f"neighbours were compared for {SOME:,} of {n:,} images, drawn by lot")
@@ -423,6 +424,19 @@ class CodeMap(Look):
                 f"a perplexity of {self.perplexity:g} is too high for {n} images; it was lowered to {most:.3g}"
             )
         return self.layout, min(self.perplexity, most)
+
+
+def _within_classes(k: int, classes: Tensor, notes: list[str]) -> int:
+    """As many neighbours as half of the images can have of their own class: more would vote for others on any map."""
+    known = classes[classes >= 0]
+    there = known.bincount()
+    if not k or int((there > 0).sum()) < 2:
+        return k
+    others = int((there[known] - 1).median())
+    if not 0 < others < k:
+        return k
+    notes.append(f"k = {others} instead of {k}: half of the images have no more others of their class")
+    return others
 
 
 _NAMES = {"tsne": "t-SNE", "umap": "UMAP", "pca": "principal axes"}

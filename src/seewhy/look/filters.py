@@ -228,7 +228,10 @@ class Filters(Look):
             path = address.partition(":")[0]
             if self.layer in (address, path) or path.startswith(self.layer + "."):
                 return address
-        raise LayerError(f'{net.name} has no convolution "{self.layer}"{nearest(self.layer, known)}')
+        from seewhy.report.words import some
+
+        hint = nearest(self.layer, known) or f"; it has {some(list(known), 3)}"
+        raise LayerError(f'{net.name} has no convolution "{self.layer}"{hint}')
 
 
 def _alike(weights: Tensor, dead: Tensor, least: float) -> tuple[Tensor, Tensor]:

@@ -283,7 +283,11 @@ class Units(Look):
         drawn = torch.stack(shuffled)
         floor = drawn.quantile(0.95, dim=0, interpolation="higher")
         chance = ((drawn >= found).sum(0) + 1) / (self.shuffles + 1)
-        if int(torch.bincount(labels)[there].min()) < 5:
+        if int(torch.bincount(labels)[labels].median()) == 1:
+            notes.append(
+                "most images are alone in their class, so that labels drawn by lot do as well: name few units, or none"
+            )
+        elif int(torch.bincount(labels)[there].min()) < 5:
             notes.append("some classes have fewer than 5 images: look at the floor, not at the selectivity alone")
         return found.float(), best, floor.float(), chance.float()
 

@@ -51,8 +51,12 @@ def reading(found: MappedCodes) -> tuple[str, ...]:
 
     said = []
     told = "class" if bool((found.labels >= 0).any()) else "predicted class"
+    if len(found) == 1:
+        return ("One image is one point: there is nothing that it could lie near.",)
     by_map, by_code = found.knn_map, found.knn_codes
-    if by_map is not None and by_code is not None:
+    if _alone(found):
+        said.append(f"Most images are alone in their {told}, so that their neighbours cannot be of the same one.")
+    elif by_map is not None and by_code is not None:
         said.append(
             f"By the {found.k} nearest in the map the {told} of {words.percent(by_map)} of the images is guessed right, by the "
             f"{found.k} nearest codes that of {words.percent(by_code)}; the largest class alone would be right for "
@@ -91,6 +95,13 @@ def reading(found: MappedCodes) -> tuple[str, ...]:
             "these images at that perplexity only."
         )
     return tuple(said)
+
+
+def _alone(found: MappedCodes) -> bool:
+    """Whether half of the images or more are the only ones of their class, or of the one that is predicted."""
+    classes = found.labels if bool((found.labels >= 0).any()) else found.predictions
+    known = classes[classes >= 0]
+    return len(known) > 0 and int(known.bincount()[known].median()) == 1
 
 
 @dataclass(frozen=True)

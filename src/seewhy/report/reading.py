@@ -74,11 +74,11 @@ class Reading:
         return self.opened(image.record["pictures"]["seen"])
 
     def opened(self, name: str) -> Image.Image | None:
-        """A picture of the run in RGB, None where it is gone."""
+        """A picture of the run in RGB, with transparency where it has some; None where it is gone."""
         if not name:
             return None
         try:
             with Image.open(self.run.picture(name)) as picture:
-                return picture.convert("RGB")
+                return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
         except OSError:
             return None

@@ -27,7 +27,7 @@ from seewhy.run.identity import identity
 from seewhy.run.job import Found, Job, remembered
 from seewhy.run.learning import Whole, other_identity
 from seewhy.run.looking import activations, filters
-from seewhy.run.material import Given, Material, gather, untrained
+from seewhy.run.material import Given, Material, gather, masked, untrained
 from seewhy.run.people import Asked, People
 from seewhy.run.plan import Plan, Planned
 from seewhy.run.reading import predict, read
@@ -50,6 +50,7 @@ def audit(
     limit: int | None = None,
     split: str | None = None,
     people: Asked | None = None,
+    masks: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Run everything there is on these images and keep it in the directory `out`; the run comes back open for reading.
@@ -66,16 +67,17 @@ def audit(
         limit: images that are explained one by one, at most; what it learned is looked at on more where there are more.
         split: the part of a data set, such as test.
         people: votes and published results that the model's answers on all labelled images are compared with.
+        masks: a folder of masks under the images' names, or of one subfolder for each concept, for the units' names.
         progress: told (units done, units in all, what is being done).
 
-    Raises `RunError` where `out` cannot be used, `DataError` where no image can be read, `InputError` and `SpecError`
-    for classes, methods and published results that don't exist.
+    Raises `RunError` where `out` cannot be used, `DataError` where no image can be read or has a mask of its own in
+    `masks`, `InputError` and `SpecError` for classes, methods and published results that don't exist.
     """
     if (budget is not None and not budget > 0) or (limit is not None and limit < 1):
         raise SpecError(f"expected a budget of more than 0 seconds and at least 1 image, got {budget} and {limit}")
     chosen = [net.index(each) for each in classes]
     wanted = [parse(each) for each in methods]
-    material = untrained(gather(sources, net.labels, split), spec)
+    material = untrained(masked(gather(sources, net.labels, split), masks, wanted), spec)
     theirs = People(net, material, people) if people else None
     said = planning.asked(
         net,
@@ -98,7 +100,10 @@ def audit(
     else:
         first = _readable(material)
         speed = pace.pace(net, read=partial(first.read, net.preprocess)) if budget is not None else None
-        plan = planning.make(net, material, said, wanted, speed, theirs)
+        many = (
+            pace.together(net, speed, planning.batch(net)) if speed and len(material.entries) > planning.MOST else speed
+        )
+        plan = planning.make(net, material, said, wanted, speed, theirs, many)
     with Run.create(directory, plan.to_json() if there is None else there, planning.software(net)) as run:
         if speed is not None:
             run.time(MODEL, "forward pass", Timing(speed.forward))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -13,6 +14,7 @@ from PIL import Image as Picture
 from torch import Tensor
 
 from seewhy.classifier import Classifier
+from seewhy.data.masks import masks
 from seewhy.data.sets import DataSet
 from seewhy.engine import Meter
 from seewhy.errors import RunError
@@ -28,8 +30,11 @@ from seewhy.run.material import whole
 from seewhy.run.sets import CLASSES, FEWEST_NAMED, MADE, PlannedSet, opened, other_data
 from seewhy.run.store import key_of
 
-#: pixels of a side of an exemplar's picture, and units with names that a record lists
-SIDE, NAMED = 112, 24
+#: pixels of a side of an exemplar's picture and between two, and units with names that a record lists
+SIDE, GAP, NAMED = 112, 6, 24
+
+#: units of one class that are named before those of others
+ALIKE = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,12 @@ class Whole:
     @cached_property
     def data(self) -> DataSet:
         return self.planned.drawn(whole(self.job.material) if self.planned.model is None else other_data())
+
+    @cached_property
+    def masks(self) -> dict[str, Tensor] | None:
+        """What the images show, where masks of them were given."""
+        root = self.job.material.masks
+        return masks(root, self.data, self.net.preprocess) if root is not None and self.planned.model is None else None
 
     @cached_property
     def others(self) -> tuple[Classifier, ...]:
@@ -179,9 +190,11 @@ def _unit(found: ExemplarSet, layer: str, unit: int) -> Plain:
 
 
 def _named(held: Whole, method: Units) -> Found:
-    found = method(held.net, held.data)
+    found = method(held.net, held.data, held.masks)
     above = (found.selectivity > found.floor).nonzero()[:, 0].tolist()
-    best = sorted(above, key=lambda unit: (-float(found.selectivity[unit] - found.floor[unit]), unit))
+    best = _mixed(
+        sorted(above, key=lambda unit: (-float(found.selectivity[unit] - found.floor[unit]), unit)), found.best.tolist()
+    )
     record = {
         "method": method.spec,
         "layer": found.layer,
@@ -202,7 +215,35 @@ def _named(held: Whole, method: Units) -> Found:
         ],
     }
     arrays = {name: getattr(found, name).numpy() for name in ("selectivity", "best", "floor", "chance")}
-    return Found(record, found.cost, found.notes, arrays)
+    if found.threshold is None or found.iou is None or found.overlap is None:
+        return Found(record, found.cost, found.notes, arrays)
+    most, concept = found.iou.max(1)
+    pictures = {}
+    drawn = []
+    for row, unit in enumerate(found.drawn.tolist()):
+        file = f"{held.planned.id}-units-{unit}.png"
+        pictures[file] = side_by_side([Picture.fromarray(each.permute(1, 2, 0).numpy()) for each in found.sheet[row]])
+        drawn.append(
+            {"unit": unit, "concept": found.concepts[int(concept[unit])], "iou": float(most[unit]), "picture": file}
+        )
+    record |= {
+        "concepts": list(found.concepts),
+        "least": found.least,
+        "detectors": int((most > found.least).sum()),
+        "drawn": drawn,
+    }
+    arrays |= {"threshold": found.threshold.numpy(), "iou": found.iou.numpy(), "overlap": found.overlap.numpy()}
+    return Found(record, found.cost, found.notes, arrays, pictures)
+
+
+def _mixed(units: Sequence[int], classes: Sequence[int]) -> list[int]:
+    """Units in their order, but of each class the first few before any more: of uneven sets one class would take all places."""
+    seen: Counter[int] = Counter()
+    later = []
+    for unit in units:
+        later.append(seen[classes[unit]] >= ALIKE)
+        seen[classes[unit]] += 1
+    return [unit for last in (False, True) for unit, after in zip(units, later, strict=True) if after is last]
 
 
 def _mapped(held: Whole, method: CodeMap) -> Found:
@@ -286,22 +327,22 @@ _WORKS: tuple[tuple[type[Look], Any], ...] = (
 
 
 def squared(crop: Tensor, side: int) -> Picture.Image:
-    """A crop (3, h, w) in a white square, as large as fits; tiny ones enlarged as the pixels that they have."""
+    """A crop (3, h, w) in a transparent square, as large as fits; tiny ones enlarged as the pixels that they have."""
     picture = picture_of(crop)
     ratio = side / max(picture.size)
     size = (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio)))
     way = Picture.Resampling.NEAREST if ratio >= 3 else Picture.Resampling.LANCZOS
-    square = Picture.new("RGB", (side, side), "white")
+    square = Picture.new("RGBA", (side, side), (0, 0, 0, 0))
     square.paste(picture.resize(size, way), ((side - size[0]) // 2, (side - size[1]) // 2))
     return square
 
 
 def side_by_side(pictures: Sequence[Picture.Image]) -> Picture.Image:
-    """Pictures of one size in a row."""
+    """Pictures of one size in a row, with gaps that are transparent."""
     width, height = pictures[0].size
-    row = Picture.new("RGB", (width * len(pictures), height))
+    row = Picture.new("RGBA", ((width + GAP) * len(pictures) - GAP, height), (0, 0, 0, 0))
     for place, picture in enumerate(pictures):
-        row.paste(picture, (place * width, 0))
+        row.paste(picture, (place * (width + GAP), 0))
     return row
 
 

@@ -15,7 +15,9 @@ from seewhy.data.load import load
 from seewhy.data.photo import SUFFIXES, Picture
 from seewhy.data.sets import DataSet, Files, Item
 from seewhy.data.tables import rows_of
-from seewhy.errors import DataError
+from seewhy.errors import DataError, SpecError
+from seewhy.look.units import Units
+from seewhy.method import Method
 
 #: where the photographs come from that scikit-image ships, and on what terms
 DEMONSTRATION: Mapping[str, str] = {
@@ -41,7 +43,8 @@ class Entry:
 class Material(NamedTuple):
     """The images that were given, and what a reader should know of them.
 
-    `sets` have the model's class indices, `given` their own classes; both hold the entries in their order.
+    `sets` have the model's class indices, `given` their own classes; both hold the entries in their order. `masks` is the
+    folder of what the images show, where there is one.
     """
 
     entries: tuple[Entry, ...]
@@ -49,6 +52,7 @@ class Material(NamedTuple):
     notes: tuple[str, ...]
     given: tuple[DataSet, ...]
     demonstration: bool = False
+    masks: Path | None = None
 
 
 #: what an audit takes: paths, specs of data sets, and data sets
@@ -88,6 +92,17 @@ def gather(sources: Sequence[Given], labels: Sequence[str], split: str | None = 
         sets[number] = fitting
         entries += [_entry(fitting, index) for index in range(len(fitting))]
     return Material(tuple(entries), tuple(sets), tuple(notes), given)
+
+
+def masked(material: Material, root: str | os.PathLike[str] | None, methods: Sequence[Method]) -> Material:
+    """The same images with the folder of their masks; raises `SpecError` where nothing that is asked for takes masks."""
+    if root is None:
+        return material
+    if material.demonstration:
+        raise SpecError("masks are of images that are given; give them, as in seewhy audit photos/ --masks masks/")
+    if methods and not any(isinstance(method, Units) for method in methods):
+        raise SpecError(f"masks are for {Units.name}, which was not asked for; add --method {Units.name}")
+    return material._replace(masks=Path(root))
 
 
 def _is_photo(source: str | os.PathLike[str]) -> bool:
@@ -139,7 +154,7 @@ def untrained(material: Material, spec: str) -> Material:
             kept.append((fitting, given))
         start += len(given)
     sets, own = zip(*kept, strict=True)
-    return Material(tuple(entries), sets, tuple(notes), own, material.demonstration)
+    return Material(tuple(entries), sets, tuple(notes), own, material.demonstration, material.masks)
 
 
 def unseen(data: DataSet, spec: str) -> tuple[list[int], tuple[str, ...]]:

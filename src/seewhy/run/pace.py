@@ -27,6 +27,9 @@ NOISES, MAPS = 3, 2
 #: evaluations, samples or steps below which a method is left out instead: with gradients, and without
 FEWEST_GRADIENTS, FEWEST_PASSES = 8, 100
 
+#: seconds of an image's forward pass from which on batches gain little
+SLOW = 0.05
+
 T = TypeVar("T")
 
 
@@ -87,7 +90,20 @@ def pace(net: Classifier, batch: int = 1, read: Callable[[], object] | None = No
 
     both()
     found = [min(_timed(run) for _ in range(3)) / batch for run in (forward, both)]
-    return Pace(found[0], found[1], 0.0 if read is None else _timed(read))
+    return Pace(found[0], found[1], 0.0 if read is None else min(_timed(read) for _ in range(2)))
+
+
+def together(net: Classifier, single: Pace, batch: int) -> Pace:
+    """How long one of `batch` images takes that pass together, where one alone takes `single`.
+
+    Small networks gain most; those that take longer than `SLOW` seconds an image gain little, and are not measured again.
+    """
+    if single.forward > SLOW:
+        return single
+    image = torch.full((batch, 3, *net.size), 0.5)
+    forward = min(_timed(lambda: net.predict(image)) for _ in range(2)) / batch
+    share = min(1.0, forward / single.forward) if single.forward else 1.0
+    return single._replace(forward=share * single.forward, both=share * single.both)
 
 
 def _timed(run: Callable[[], object]) -> float:

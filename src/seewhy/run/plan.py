@@ -179,6 +179,8 @@ def asked(
         "limit": limit,
         "precision": net.engine.precision,
         "split": split,
+        "masks": None if material.masks is None else str(material.masks),
+        "concepts": sets.concepts(material),
         "votes": None if people is None else people.spec,
         "label_map": None if people is None else people.map_spec,
         "people": None if people is None else people.said(),
@@ -203,6 +205,7 @@ _WORDS = {
     "limit": "the number of images",
     "precision": "the precision",
     "people": "the votes, the label map or the baselines",
+    "concepts": "the masks",
 }
 
 
@@ -241,8 +244,11 @@ def make(
     methods: Sequence[Method],
     speed: Pace | None,
     people: People | None = None,
+    many: Pace | None = None,
 ) -> Plan:
     """Choose images and methods. `methods`: those that were asked for, empty for all; `speed` None: without a budget.
+
+    `many` is the speed of images in batches, where it was measured.
 
     The comparison with `people` may take half of the time; what it leaves is the photographs'.
 
@@ -273,7 +279,7 @@ def make(
         left_out += compared.pop("left_out")
         room = None if room is None else room - compared.pop("seconds")
     count = min(total, said["limit"] or (MOST if budget is not None else total))
-    candidates = sets.candidates(net, material, asked_sets if methods else None, speed)
+    candidates = sets.candidates(net, material, asked_sets if methods else None, speed, many)
     if speed is not None and budget is not None and room is not None:
         classes = targets(said["classes"], any(entry.item.label is not None for entry in material.entries))
         each = speed.read + speed.forward + sum(speed.cost(method, classes) for method in few)
@@ -312,12 +318,17 @@ def make(
         explain=tuple(sorted([*few, *dear], key=lambda method: sum(method.passes))),
         attack=tuple(attack),
         after=tuple(sorted(after, key=lambda method: sum(method.passes))),
-        batch=net.engine.batch or (BATCH_CPU if net.engine.device.type == "cpu" else BATCH_GPU),
+        batch=batch(net),
         sets=tuple(each for each in together if each.look),
         left_out=tuple(left_out),
         notes=tuple(dict.fromkeys(notes)),
         people=compared,
     )
+
+
+def batch(net: Classifier) -> int:
+    """How many images a batch of the run holds."""
+    return net.engine.batch or (BATCH_CPU if net.engine.device.type == "cpu" else BATCH_GPU)
 
 
 def _explainers(net: Classifier, everything: bool) -> tuple[list[Method], list[str]]:

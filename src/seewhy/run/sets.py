@@ -10,12 +10,13 @@ from seewhy.classifier import Classifier
 from seewhy.data.cifar10 import CLASSES as CLASSES_10
 from seewhy.data.cifar10 import cifar10
 from seewhy.data.fetch import cached
+from seewhy.data.masks import fingerprint, mask_files
 from seewhy.data.sets import DataSet
 from seewhy.errors import SeewhyError
-from seewhy.lens.capture import stages
+from seewhy.lens.capture import stages, trace
 from seewhy.look.base import Look
 from seewhy.look.embed import CodeMap
-from seewhy.look.exemplars import Exemplars, uncut
+from seewhy.look.exemplars import Exemplars, chosen_layers, uncut
 from seewhy.look.maximize import Maximize
 from seewhy.look.statistics import Statistics
 from seewhy.look.units import Units
@@ -55,6 +56,9 @@ _STEPS = (256, 128, 64, 32)
 
 #: images in a batch of the model that stands in, whose images are small
 _AT_ONCE = 64
+
+#: seconds that a unit's map takes to be enlarged and laid over the masks, for each pixel
+_OVERLAID = 6e-9
 
 #: seconds that t-SNE takes: to begin with, and for each point
 _LAYOUT = (2.0, 0.004)
@@ -123,7 +127,8 @@ class PlannedSet:
 class Candidate:
     """A set that may be looked at as a whole: the data, the model, its looks, and what one image takes (None: no budget).
 
-    `explicit` says that the looks were asked for, so that few images are no reason to leave them out.
+    `explicit` says that the looks were asked for, so that few images are no reason to leave them out; `masks` is the number
+    of concepts that masks of the images show. `many` is what one of many images takes, where they gain by batches.
     """
 
     id: str
@@ -134,6 +139,8 @@ class Candidate:
     speed: Pace | None
     others: tuple[tuple[str, str], ...] = ()
     explicit: bool = False
+    masks: int = 0
+    many: Pace | None = None
 
     @property
     def made(self) -> Maximize | None:
@@ -146,16 +153,20 @@ class Candidate:
 
     def seconds(self, images: int) -> float:
         """What looking at so many images takes, by reckoning."""
-        if self.speed is None or not images:
+        speed = self.many or self.speed
+        if speed is None or not images:
             return 0.0
         passes, besides = 0, 0.0
-        for each in _fitting(self.look, images, self.explicit)[0]:
+        for each in self._fitting(self.look, images)[0]:
             if isinstance(each, CodeMap):
                 besides += _LAYOUT[0] + _LAYOUT[1] * images
             elif isinstance(each, Exemplars):
-                besides += max(1, len(each.layers)) * each.limit * each.k * self.speed.read
+                besides += max(1, len(each.layers)) * each.limit * each.k * speed.read
             passes += 0 if isinstance(each, Maximize) else 2 if isinstance(each, Units) and not self.data.labels else 1
-        return images * passes * (self.speed.read + self.speed.forward) + besides
+            if isinstance(each, Units) and self.masks:
+                pixels = _width(self.net, each.layer) * self.net.size[0] * self.net.size[1]
+                besides += images * ((2 + self.masks) * speed.read + speed.forward + _OVERLAID * pixels)
+        return images * passes * (speed.read + speed.forward) + besides
 
     def offers(self, explained: int) -> list[Offer[Any]]:
         """How many images may be looked at, and how long images may be optimised."""
@@ -165,12 +176,8 @@ class Candidate:
         fewest, total, name = self.fewest(explained), len(self.data), self.data.name
         if any(not isinstance(each, Maximize) for each in self.look) and total > fewest:
             floor = self.seconds(fewest)
-            least = fewest if self.id == SET else _LEAST_OTHER
-            ways = [
-                total,
-                *(size for size in reversed(_SIZES) if least < size < total),
-                *([least] if least < total else []),
-            ]
+            least = fewest if self.id == SET else _LEAST_OTHER - 1
+            ways = [total, *(size for size in reversed(_SIZES) if least < size < total)]
             whose = "" if self.model is None else f" with {self.model}"
             told = [(f"{size:,} images of {name}", self.seconds(size) - floor, size) for size in ways]
             found.append(Offer(f"looking at images of {name} as a whole{whose}", tuple(told), "are looked at"))
@@ -204,13 +211,38 @@ class Candidate:
         if not images:
             return planned
         others = [each for each in self.look if not isinstance(each, Maximize)]
-        look, without = _fitting(others, images, self.explicit)
+        look, without = self._fitting(others, images)
         held = planned.drawn(self.data)
         return replace(planned, images=len(held), sha256=held.fingerprint(), look=(*look, *optimised), without=without)
 
+    def _fitting(self, look: Sequence[Look], images: int) -> tuple[tuple[Look, ...], tuple[tuple[str, str], ...]]:
+        """The looks that so many images bear, fitted to them, and why others are left out."""
+        kept: list[Look] = []
+        without: list[tuple[str, str]] = []
+        for each in look:
+            fewest = {CodeMap: FEWEST_MAPPED, Units: 0 if self.masks else FEWEST_NAMED}.get(type(each), 0)
+            if images < fewest and not self.explicit:
+                what = "a map" if isinstance(each, CodeMap) else "names of units"
+                here = f"here {'is' if images == 1 else 'are'} {images:,}"
+                without.append((each.name, f"{what} would show nothing with fewer than {fewest} images, and {here}"))
+            elif isinstance(each, Exemplars) and each.k > images:
+                kept.append(replace(each, k=images))
+            else:
+                kept.append(each)
+        return tuple(kept), tuple(without)
+
+
+def concepts(material: Material) -> str | None:
+    """What the masks of all images that were given are, as a hash; None where there are none."""
+    return None if material.masks is None else fingerprint(mask_files(material.masks, whole(material)))
+
 
 def candidates(
-    net: Classifier, material: Material, asked: Sequence[Look] | None, speed: Pace | None
+    net: Classifier,
+    material: Material,
+    asked: Sequence[Look] | None,
+    speed: Pace | None,
+    many: Pace | None = None,
 ) -> list[Candidate]:
     """The sets that may be looked at; `asked` are the looks that were asked for, None for all.
 
@@ -220,7 +252,9 @@ def candidates(
     if not look:
         return []
     makes = any(isinstance(each, Maximize) for each in look)
-    found = [Candidate(SET, whole(material), net, None, look, speed, others(net) if makes else (), asked is not None)]
+    data = whole(material)
+    shown = 0 if material.masks is None else len(mask_files(material.masks, data))
+    found = [Candidate(SET, data, net, None, look, speed, others(net) if makes else (), asked is not None, shown, many)]
     if asked is None and material.demonstration and cached(OTHER_DATA) is not None:
         try:
             other, data = opened(OTHER_MODEL, net), other_data()
@@ -281,21 +315,13 @@ def depths(net: Classifier) -> tuple[str, ...]:
         return ()
 
 
-def _fitting(look: Sequence[Look], images: int, explicit: bool) -> tuple[tuple[Look, ...], tuple[tuple[str, str], ...]]:
-    """The looks that so many images bear, fitted to them, and why others are left out."""
-    kept: list[Look] = []
-    without: list[tuple[str, str]] = []
-    for each in look:
-        fewest = {CodeMap: FEWEST_MAPPED, Units: FEWEST_NAMED}.get(type(each), 0)
-        if images < fewest and not explicit:
-            what = "a map" if isinstance(each, CodeMap) else "names of units"
-            here = f"here {'is' if images == 1 else 'are'} {images:,}"
-            without.append((each.name, f"{what} would show nothing with fewer than {fewest} images, and {here}"))
-        elif isinstance(each, Exemplars) and each.k > images:
-            kept.append(replace(each, k=images))
-        else:
-            kept.append(each)
-    return tuple(kept), tuple(without)
+def _width(net: Classifier, layer: str | None) -> int:
+    """How many units a layer has; none: the layer that they are named of."""
+    try:
+        (chosen,) = chosen_layers(net, (layer,) if layer else ())
+        return next(each.shape[1] for each in trace(net) if each.address == chosen)
+    except SeewhyError:
+        return 0
 
 
 def others(net: Classifier) -> tuple[tuple[str, str], ...]:

@@ -52,12 +52,24 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Detector:
+    """A unit that is on where a concept is: a row of pictures with what it is on for ringed."""
+
+    unit: int
+    concept: str
+    overlap: str
+    picture: Shown | None
+
+
+@dataclass(frozen=True)
 class Named:
-    """The units that stand out for a class, of one set by one model."""
+    """The units that stand out for a class, of one set by one model, and with masks those that find a concept."""
 
     layer: str
     summary: str
     rows: tuple[tuple[int, str, str, str, float, float], ...]
+    concepts: str
+    detectors: tuple[Detector, ...]
     notes: tuple[str, ...]
     facts: tuple[str, ...]
 
@@ -82,6 +94,7 @@ def section(reading: Reading) -> Section | None:
         "made": optimised,
         "maps": maps,
         "named": named,
+        "masked": any(panel.content and panel.content.concepts for panel in named),
         "photos": [
             (anchor, reading.named(image)) for image, anchor in reading.anchors.items() if _has_maps(reading, image)
         ],
@@ -150,8 +163,8 @@ def _grid(reading: Reading, row: Result) -> Grid:
     scale = words.figure(float(record["scale"]))
     return Grid(
         record["layer"],
-        f"{words.many(len(drawn), 'filter')} of {side}{view}. Grey is zero; white is {scale} and black −{scale}, one scale "
-        "for all.",
+        f"{words.many(len(drawn), 'filter')} of {side}{view}, numbered from 0 row by row. Grey is zero; white is {scale} and "
+        f"black −{scale}, one scale for all.",
         shown(
             pictures.montage(drawn, min(16, len(drawn)), 6),
             f"The {words.many(len(drawn), 'filter')} of {record['layer']}, {record['view']}, {side} each",
@@ -192,7 +205,8 @@ def _named(reading: Reading, row: Result, planned: dict[str, Any]) -> Named:
     )
     summary = (
         f"{record['above']:,} of the {record['units']:,} units of {record['layer']} are more selective than 95 % of random "
-        f"labellings would make them; about {chance:,} would be by chance. By {classes}, on {record['images']:,} images."
+        f"labellings would make them; about {chance:,} would be by chance. By {classes}, on {record['images']:,} images. "
+        "The clearest are listed, of each class three before any more."
     )
     rows = tuple(
         (
@@ -205,5 +219,28 @@ def _named(reading: Reading, row: Result, planned: dict[str, Any]) -> Named:
         )
         for each in record["named"][:_NAMED]
     )
-    notes = tuple(note for note in record["notes"] if "above their floor" not in note)
-    return Named(record["layer"], summary, rows, notes, reading.cost([row]))
+    said = ("above their floor", "overlap a concept")
+    notes = tuple(note for note in record["notes"] if not any(words in note for words in said))
+    detectors = tuple(_detector(reading, each) for each in record.get("drawn", ()))
+    return Named(record["layer"], summary, rows, _concepts(record), detectors, notes, reading.cost([row]))
+
+
+def _concepts(record: dict[str, Any]) -> str:
+    """How many units find a concept of the masks, "" where there were none."""
+    names = record.get("concepts")
+    if not names:
+        return ""
+    which = f"{names[0]}" if len(names) == 1 else f"one of {len(names):,} concepts ({words.some(names, 5)})"
+    least = f"an IoU above {record['least']:g}"
+    count = record["detectors"]
+    found = f"{count:,} of the {record['units']:,} units of {record['layer']} overlap {which} by {least}"
+    return f"{found}; the clearest are shown, no concept more than twice." if count else f"{found}."
+
+
+def _detector(reading: Reading, each: dict[str, Any]) -> Detector:
+    picture = reading.opened(each["picture"])
+    alt = (
+        f"The images that show {each['concept']} and excite unit {each['unit']} most; what the unit is on for is ringed"
+    )
+    drawn = None if picture is None else shown(picture, alt)
+    return Detector(each["unit"], each["concept"], f"IoU {each['iou']:.2f}", drawn)

@@ -42,7 +42,7 @@ def command(reading: Reading) -> str:
         parts += ["--limit", str(asked["limit"])]
     people = asked.get("people") or {}
     for value, option in (
-        *((asked.get(name), f"--{name.replace('_', '-')}") for name in ("split", "votes", "label_map")),
+        *((asked.get(name), f"--{name.replace('_', '-')}") for name in ("split", "masks", "votes", "label_map")),
         *((name, "--baseline") for name in people.get("baselines", [])),
         (people.get("who"), "--people"),
         (people.get("truth"), "--truth"),

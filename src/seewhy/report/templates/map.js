@@ -30,7 +30,10 @@
   // What is looked at: the map's point in the middle of the canvas, and the pixels that the whole map would take.
   let by = Object.keys(kinds)[0], chosen = new Set(), at = -1, pinned = false, thumbnails = true;
   let width = 1, height = 1, dense = 1, zoom = 1, middle = [0.5, 0.5], waiting = false, groups = [];
-  const scale = () => Math.min(width, height) * zoom;
+  // Of few images the thumbnails are larger, and the whole map leaves room for them at its edges.
+  const room = (zoom) => zoom * clamp(800 / pointOf.length, 1, 16) * clamp((width / 900) ** 2, 0.2, 1);
+  const thumb = (zoom) => clamp(20 * Math.sqrt(room(zoom)), 22, 56);
+  const scale = () => (Math.min(width, height) - thumb(1) + 22) * zoom;
   const toX = (value) => (value - middle[0]) * scale() + width / 2, toY = (value) => (value - middle[1]) * scale() + height / 2;
   const isDark = () => {
     const chose = document.documentElement.dataset.theme;
@@ -113,8 +116,8 @@
 
   // Thumbnails in the order of the atlases, which spreads them over the map, wherever none is near yet.
   function paintThumbnails(colours, size, dx, dy) {
-    const [w, h] = data.tile, side = clamp(20 * Math.sqrt(zoom), 22, 56), wide = side * w / Math.max(w, h), high = side * h / Math.max(w, h);
-    const gap = side * clamp(2.6 - 0.35 * Math.log2(zoom), 1.25, 2.6), taken = new Set();
+    const [w, h] = data.tile, side = thumb(zoom), wide = side * w / Math.max(w, h), high = side * h / Math.max(w, h);
+    const gap = side * clamp(2.6 - 0.35 * Math.log2(room(zoom)), 1.25, 2.6), taken = new Set();
     for (let slot = 0; slot < pointOf.length; slot++) {
       const i = pointOf[slot];
       if (!shown(i)) continue;
