@@ -271,6 +271,7 @@ def test_few_images_constant_codes_and_twins() -> None:
     same = QUICK(model, Images(images.pixels[:1].repeat(12, 1, 1, 1)))
     assert torch.equal(same.coordinates, torch.zeros(12, 2))
     assert any("codes are the same" in note for note in same.notes)
+    assert same.words() == ("All codes are the same to the layer, so that every image lies at one point.",)
     assert same.knn_map is None
     same.plot()
     same.plot_grid()

@@ -701,7 +701,7 @@ class Exemplars(Look):
             if self.per_image == 1 and 20 * tied > len(rows.values):
                 yield (
                     f"{tied} of {len(rows.values)} units of {address} answer their largest value to several images, which "
-                    "come in the order of the data: something cuts them off; choose what goes into it"
+                    "come in the order of the data: the images are the same, or something cuts them off; choose what goes into it"
                 )
         if not rereadable:
             yield "the images came as a stream, so no crops are drawn; cut() takes them out of the data set"

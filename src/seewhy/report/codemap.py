@@ -53,6 +53,8 @@ def reading(found: MappedCodes) -> tuple[str, ...]:
     told = "class" if bool((found.labels >= 0).any()) else "predicted class"
     if len(found) == 1:
         return ("One image is one point: there is nothing that it could lie near.",)
+    if bool((found.coordinates == found.coordinates[:1]).all()):
+        return ("All codes are the same to the layer, so that every image lies at one point.",)
     by_map, by_code = found.knn_map, found.knn_codes
     if _alone(found):
         said.append(f"Most images are alone in their {told}, so that their neighbours cannot be of the same one.")

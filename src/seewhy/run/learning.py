@@ -33,6 +33,9 @@ from seewhy.run.store import key_of
 #: pixels of a side of an exemplar's picture and between two, and units with names that a record lists
 SIDE, GAP, NAMED = 112, 6, 24
 
+#: exemplars in a row, so that many of them stay large enough to be seen
+ROW = 9
+
 #: units of one class that are named before those of others
 ALIKE = 3
 
@@ -338,12 +341,13 @@ def squared(crop: Tensor, side: int) -> Picture.Image:
 
 
 def side_by_side(pictures: Sequence[Picture.Image]) -> Picture.Image:
-    """Pictures of one size in a row, with gaps that are transparent."""
+    """Pictures of one size in rows of up to `ROW`, with gaps that are transparent."""
     width, height = pictures[0].size
-    row = Picture.new("RGBA", ((width + GAP) * len(pictures) - GAP, height), (0, 0, 0, 0))
+    columns, rows = min(ROW, len(pictures)), -(-len(pictures) // ROW)
+    sheet = Picture.new("RGBA", ((width + GAP) * columns - GAP, (height + GAP) * rows - GAP), (0, 0, 0, 0))
     for place, picture in enumerate(pictures):
-        row.paste(picture, (place * (width + GAP), 0))
-    return row
+        sheet.paste(picture, (place % ROW * (width + GAP), place // ROW * (height + GAP)))
+    return sheet
 
 
 def _sheet(thumbnails: Tensor) -> Picture.Image:

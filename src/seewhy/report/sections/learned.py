@@ -205,9 +205,8 @@ def _named(reading: Reading, row: Result, planned: dict[str, Any]) -> Named:
     )
     summary = (
         f"{record['above']:,} of the {record['units']:,} units of {record['layer']} are more selective than 95 % of random "
-        f"labellings would make them; about {chance:,} would be by chance. By {classes}, on {record['images']:,} images. "
-        "The clearest are listed, of each class three before any more."
-    )
+        f"labellings would make them; about {chance:,} would be by chance. By {classes}, on {record['images']:,} images."
+    ) + (" The clearest are listed, of each class three before any more." if record["named"] else "")
     rows = tuple(
         (
             each["unit"],
