@@ -401,7 +401,10 @@ def climb(
 
 @contextmanager
 def steps_told(net: Classifier, total: int) -> Iterator[Callable[[int], None]]:
-    """Inside, the engine's listener hears how many of all images' steps are done, and not of each batch."""
+    """Inside, the engine's listener hears how many of all images' steps are done, and not of each batch.
+
+    The model is in one session for all of them: each pass would begin one of its own.
+    """
     listener, done = net.engine.progress, 0
 
     def tell(more: int) -> None:
@@ -410,7 +413,7 @@ def steps_told(net: Classifier, total: int) -> Iterator[Callable[[int], None]]:
         if listener is not None:
             listener(done, total)
 
-    with net.engine.telling(None):
+    with net.session(), net.engine.telling(None):
         yield tell
 
 
@@ -461,8 +464,9 @@ def _ascend(
         with torch.no_grad():  # Adam, in place
             mean.lerp_(gradient, 1 - DECAY[0])
             square.mul_(DECAY[1]).addcmul_(gradient, gradient, value=1 - DECAY[1])
-            root = (square / (1 - DECAY[1] ** (step + 1))).sqrt_().add_(EPSILON)
-            leaf.addcdiv_(mean, root, value=rate / (1 - DECAY[0] ** (step + 1)))
+            unbiased = math.sqrt(1 - DECAY[1] ** (step + 1))
+            root = square.sqrt().add_(EPSILON * unbiased)
+            leaf.addcdiv_(mean, root, value=rate * unbiased / (1 - DECAY[0] ** (step + 1)))
         tell(len(of))
     with torch.no_grad():
         for parameters in (first.to(leaf.device), leaf):

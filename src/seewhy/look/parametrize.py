@@ -181,12 +181,25 @@ class Moves:
             return shifted(pixels, int(down), int(right)) if down or right else pixels
         height, width = pixels.shape[2:]
         cos, sin = math.cos(turn) / size, math.sin(turn) / size
-        across, along = _places(width, pixels), _places(height, pixels)[:, None]
-        # affine_grid, by two sums instead of a product for each pixel, which takes as long as the sampling
-        to_right = cos * across - (sin * height / width * along + 2 * right / width)
-        to_down = sin * width / height * across + (cos * along - 2 * down / height)
-        grid = torch.stack([to_right, to_down], -1).expand(len(pixels), -1, -1, -1)
-        return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+        across, along = _places(width, pixels), _places(height, pixels)
+        # affine_grid by one sum a pixel instead of a product: its two numbers, to the right and down, as one complex one
+        columns = torch.complex(cos * across, sin * width / height * across)
+        rows = torch.complex(-(sin * height / width * along + 2 * right / width), cos * along - 2 * down / height)
+        return _sampled(pixels, torch.view_as_real(columns + rows[:, None]))
+
+
+def _sampled(pixels: Tensor, grid: Tensor) -> Tensor:
+    """Pixels (n, 3, H, W) at the places of a grid (H, W, 2), the same of each image, bilinear.
+
+    The sampler has a thread for each image: one image is sampled in two halves.
+    """
+    height, width = grid.shape[:2]
+    halves = 2 if len(pixels) == 1 and height % 2 == 0 else 1
+    given, places = pixels, grid.expand(len(pixels), -1, -1, -1)
+    if halves > 1:
+        given, places = pixels.expand(halves, -1, -1, -1), grid.view(halves, height // halves, width, 2)
+    found = F.grid_sample(given, places, padding_mode="reflection", align_corners=False)
+    return found.transpose(0, 1).reshape(pixels.shape) if halves > 1 else found
 
 
 def _places(number: int, like: Tensor) -> Tensor:
