@@ -18,6 +18,7 @@ from seewhy.classifier import Classifier
 from seewhy.engine import Meter
 from seewhy.lens.capture import stages
 from seewhy.look import Exemplars
+from seewhy.look.exemplars import Tally
 from seewhy.zoo import load
 
 #: of images: of the engine, of a turn; turns, the first of which is not counted
@@ -43,7 +44,7 @@ def beside_forward(net: Classifier) -> Timing:
     net.engine.batch = BATCH  # the same for both
     method = Exemplars(layers=stages(net))
     given = [drawn(number, TURN) for number in range(1 + TURNS)]
-    state = None
+    state: Tally | None = None
     place = {"exemplars": 0, "forward": 0}
 
     def turn(name: str, run: Callable[[int], object]) -> Callable[[], None]:
