@@ -18,6 +18,7 @@ from seewhy.humans.kappa import Consistency, consistency
 from seewhy.humans.paired import holm, mcnemar, needed
 from seewhy.humans.resample import Draws, Replicates, alone, correlation, draw, numbers
 from seewhy.humans.sample import sample
+from seewhy.intervals import wilson_mean
 
 proportion = pytest.importorskip("statsmodels.stats.proportion", reason="needs statsmodels, a peer in the tests")
 
@@ -47,6 +48,12 @@ def test_a_difference_of_independent_shares_has_newcombes_interval(
     found = combined([share(a / n, n) for a, n in (first, second)], [1, -1])
     expected = proportion.confint_proportions_2indep(*first, *second, method="newcomb", compare="diff")
     assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_mean_of_shares_has_the_same_interval_on_a_card_and_in_a_comparison() -> None:
+    counts, totals = (3, 40, 12), (12, 44, 16)
+    found = combined([share(count / total, total) for count, total in zip(counts, totals, strict=True)], [1 / 3] * 3)
+    assert wilson_mean(counts, totals) == pytest.approx((found.low, found.high), abs=1e-12)
 
 
 def test_a_paired_difference_has_newcombes_interval() -> None:

@@ -103,7 +103,7 @@ def _measured(title: str, found: Mapping[str, Any], what: str, unit: str) -> lis
         "",
         f"{found['pictures']:,} pictures, {what}{unit}. Intervals of 95 %.",
         "",
-        f"- **Balanced accuracy {found['balanced_accuracy']:.1%}** ({low:.1%} to {high:.1%}, bootstrap within classes)",
+        f"- **Balanced accuracy {found['balanced_accuracy']:.1%}** ({low:.1%} to {high:.1%}, Wilson's of the recalls together)",
         f"- Accuracy {found['accuracy']:.1%} ({below:.1%} to {above:.1%}, Wilson); always the largest class would have "
         f"{found['always_the_largest_class']:.1%}",
         f"- Calibration error {found['calibration_error']:.3f}, log loss {found['log_loss']:.3f}",

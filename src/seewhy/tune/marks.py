@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy.intervals import wilson
+from seewhy.intervals import wilson, wilson_mean
 
 #: the bars of the reliability diagram and of the calibration error
 BARS = 15
@@ -29,7 +28,6 @@ class Marks:
     logits: Tensor
     labels: Tensor
     classes: tuple[str, ...]
-    seed: int = 0
 
     @cached_property
     def confusion(self) -> Tensor:
@@ -71,13 +69,13 @@ class Marks:
 
     @cached_property
     def balanced_interval(self) -> tuple[float, float]:
-        """By 10,000 rounds of a bootstrap within the classes: each recall's count is drawn anew, Binomial(n, recall)."""
-        draw = np.random.default_rng(self.seed)
-        rights, totals = self.confusion.diagonal().numpy(), self.confusion.sum(1).numpy()
-        seen = totals > 0
-        drawn = draw.binomial(totals[seen], rights[seen] / totals[seen], size=(10_000, int(seen.sum()))) / totals[seen]
-        low, high = np.quantile(drawn.mean(1), (0.025, 0.975))
-        return float(low), float(high)
+        """Made of Wilson's of each recall."""
+        pairs = [
+            (right, total)
+            for right, total in zip(self.confusion.diagonal().tolist(), self.confusion.sum(1).tolist(), strict=True)
+            if total
+        ]
+        return wilson_mean(*zip(*pairs, strict=True))
 
     @cached_property
     def bars(self) -> tuple[tuple[int, float, float], ...]:
@@ -137,6 +135,6 @@ class Marks:
         }
 
 
-def marks(logits: Tensor, labels: Sequence[int] | Tensor, classes: Sequence[str], seed: int = 0) -> Marks:
+def marks(logits: Tensor, labels: Sequence[int] | Tensor, classes: Sequence[str]) -> Marks:
     """The marks of logits (N, C) beside the true classes (N,)."""
-    return Marks(logits.detach().cpu().float(), torch.as_tensor(labels, dtype=torch.long), tuple(classes), seed)
+    return Marks(logits.detach().cpu().float(), torch.as_tensor(labels, dtype=torch.long), tuple(classes))
