@@ -30,7 +30,7 @@ def wilson_mean(counts: Sequence[float], totals: Sequence[float]) -> tuple[float
     Each end lies √(Σ d²)/K from the mean, d being the distances of the K shares from their own ends.
 
     >>> [round(end, 3) for end in wilson_mean([4, 1], [4, 2])]
-    [0.409, 0.953]
+    [0.432, 0.953]
     """
     shares = [count / total for count, total in zip(counts, totals, strict=True)]
     ends = [wilson(count, total) for count, total in zip(counts, totals, strict=True)]

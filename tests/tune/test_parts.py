@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats  # type: ignore[import-untyped]
 from sklearn import metrics
 from torch import nn
 from torch.nn import functional as F
@@ -270,11 +271,18 @@ def test_marks_are_scikit_learns() -> None:
         metrics.precision_score(labels, chosen, average=None)
     )
     assert told["log_loss"] == pytest.approx(metrics.log_loss(labels, logits.double().softmax(1).numpy()))
-    recalls = np.array([each["recall"] for each in told["classes"]])
-    totals = np.bincount(labels)
-    spread = 1.96 * np.sqrt((recalls * (1 - recalls) / totals).sum()) / 4  # what it comes to for many pictures
+    recalls, totals = np.array([each["recall"] for each in told["classes"]]), np.bincount(labels)
+    ends = [
+        stats.binomtest(round(recall * total), total).proportion_ci(method="wilson")
+        for recall, total in zip(recalls, totals, strict=True)
+    ]
     low, high = told["balanced_accuracy_interval"]
-    assert high - low == pytest.approx(2 * spread, rel=0.1)
+    assert recalls.mean() - low == pytest.approx(
+        np.hypot.reduce([r - e.low for r, e in zip(recalls, ends, strict=True)]) / 4
+    )
+    assert high - recalls.mean() == pytest.approx(
+        np.hypot.reduce([e.high - r for r, e in zip(recalls, ends, strict=True)]) / 4
+    )
     assert sum(count for count, _, _ in told["reliability"]) == 400
 
 
