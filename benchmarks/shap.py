@@ -18,7 +18,7 @@ from benchmarks.measure import Row, at_most, table
 from benchmarks.nets import ready
 from seewhy.classifier import Classifier
 
-BUDGETS = (256, 512, 1024)
+BUDGETS = (256, 512)
 SEEDS = 3
 #: runs of seewhy, and the evaluations of each, whose mean is what all are compared with
 REFERENCE = (4, 4096)
