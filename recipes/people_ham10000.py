@@ -14,6 +14,7 @@ docs/people-ham10000.md (`--page`).
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from seewhy.machine import keep_memory, short_spin
@@ -66,6 +67,7 @@ def main() -> None:
     train, test = (data.load(f"ham10000:{given.data}", split) for split in ("train", "test"))
     given.out.mkdir(parents=True, exist_ok=True)
     spec = given.model or tuned(train, test, given.base, given.out / "model")
+    folder = Path(zoo.named(spec)[0].removeprefix("file:")).expanduser()
     net = zoo.load(spec, engine=Engine())
     net.name = f"{given.base}, tuned on HAM10000"
     with audit(
@@ -80,6 +82,7 @@ def main() -> None:
     ) as run:
         print(f"\nreport: {write(run)}")
         parts = {
+            "training": tables.training(json.loads((folder / "card.json").read_text(encoding="utf-8"))),
             "performance": tables.performances(run),
             "recalls": tables.recalls(run),
             "published": tables.published(run),

@@ -173,6 +173,33 @@ def performances(run: Run) -> list[str]:
     return table(heads, rows)
 
 
+def training(card: Mapping[str, Any]) -> list[str]:
+    """What a tuned classifier was made of, and its numbers by one view of each image and by the mean over mirror images."""
+    split, model = card["split"], card["model"]
+    made = [
+        ["model", f"{model['spec']}, {model['parameters']:,} parameters"],
+        ["images", f"{split['train']:,} train, {split['held']:,} held out{split['unit']}"],
+        ["recipe", f"`{card['recipe_spec']}`" if card["recipe_spec"] else "the default"],
+        ["training", f"{card['seconds'] / 60:.0f} min of steps, {card['precision']}, {card['machine']}"],
+    ]
+    ways: list[list[str]] = []
+    for name, found in (("held out", card["hold_out"]), ("test", card["test"])):
+        if found is None:
+            continue
+        for each in (found, found["views"]):
+            if each is not None:
+                views = "one view" if each is found else f"{each['count']} mirror images"
+                shares = (
+                    percent(held(each[mark], each[f"{mark}_interval"])) for mark in ("balanced_accuracy", "accuracy")
+                )
+                ways.append([f"{name}, {views}", *shares])
+    return [
+        *table(["what", "how"], made),
+        "",
+        *table(["images", "balanced accuracy", "accuracy"], ways),
+    ]
+
+
 def recalls(run: Run) -> list[str]:
     """Recall and precision of each class on each data set."""
     records = rows_of(run, "performance")
