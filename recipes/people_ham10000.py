@@ -56,10 +56,10 @@ def main() -> None:
     )
     options.add_argument("--base", default="efficientnet-lite2", help="what is tuned")
     options.add_argument("--out", type=Path, default=Path("build/people-ham10000"))
-    options.add_argument("--budget", default="10m", help="for the photographs; the comparison takes all images")
-    options.add_argument("--photographs", type=int, default=4, help="that are explained and attacked one by one")
+    options.add_argument("--budget", default="4m", help="for the photographs; the comparison takes all images")
+    options.add_argument("--photographs", type=int, default=3, help="that are explained and attacked one by one")
     options.add_argument(
-        "--worse", type=int, default=150, help="images of each set that are made worse, 26 passes each"
+        "--worse", type=int, default=100, help="images of each set that are made worse, 26 passes each"
     )
     options.add_argument("--page", type=Path, default=Path(__file__).parents[1] / "docs" / "people-ham10000.md")
     given = options.parse_args()
