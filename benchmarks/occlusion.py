@@ -71,8 +71,8 @@ def _page(rows: list[tuple[str, ...]]) -> list[str]:
         f"## Occlusion, window {WINDOW}, stride {STRIDE}, all {POSITIONS} positions, one image",
         "",
         f"Each side in a process of its own. Captum, plain PyTorch, at the better of {' and '.join(map(str, PEER_BATCHES))} "
-        f"windows at a time, each timed on {PEER_POSITIONS} windows of {PEER_WINDOW} pixels side by side (any window costs a pass) and "
-        f"scaled to {POSITIONS}; dense passes on the engine at its best. The limit "
+        f"windows at a time, each timed on {PEER_POSITIONS} windows of {PEER_WINDOW} pixels side by side (any window costs "
+        f"a pass) and scaled to {POSITIONS}; dense passes on the engine at its best. The limit "
         "counts the multiply-adds of what each window changes, exactly, with borders; the peak is that of the same "
         "network's dense convolutions or of a matrix product, whichever is higher, measured in the same process.",
         "",
