@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from seewhy.intervals import wilson_mean
 from seewhy.run import MODEL, Run
 
 Row = Mapping[str, Any]
@@ -189,10 +190,13 @@ def training(card: Mapping[str, Any]) -> list[str]:
         for each in (found, found["views"]):
             if each is not None:
                 views = "one view" if each is found else f"{each['count']} mirror images"
-                shares = (
-                    percent(held(each[mark], each[f"{mark}_interval"])) for mark in ("balanced_accuracy", "accuracy")
+                counts, totals = zip(
+                    *((one["recall"] * one["pictures"], one["pictures"]) for one in each["classes"] if one["pictures"]),
+                    strict=True,
                 )
-                ways.append([f"{name}, {views}", *shares])
+                balanced = held(each["balanced_accuracy"], wilson_mean(counts, totals))
+                accuracy = held(each["accuracy"], each["accuracy_interval"])
+                ways.append([f"{name}, {views}", percent(balanced), percent(accuracy)])
     return [
         *table(["what", "how"], made),
         "",
