@@ -61,13 +61,14 @@ class Watched(nn.Module):
         self.module = net.module
         self.register_buffer("mean", torch.tensor(net.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(net.std).view(1, 3, 1, 1))
-        self.eval()
+        self.eval().to(net.engine.device)
         self.watch(torch.zeros(1, 3, *net.size), torch.zeros(1, dtype=torch.long), 0)
 
     def watch(self, originals: Tensor, labels: Tensor, most: int, curve: tuple[int, ...] = ()) -> None:
         """Count from now on, each image's own, and end after `most`, if that is not 0."""
-        self.originals, self.labels, self.most, self.curve, self.asked = originals, labels, most, curve, 0
-        self.nearest = torch.full((len(curve), len(originals)), torch.inf)
+        self.originals, self.labels = originals.to(self.mean.device), labels.to(self.mean.device)
+        self.most, self.curve, self.asked = most, curve, 0
+        self.nearest = self.mean.new_full((len(curve), len(originals)), torch.inf)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.float()  # ART hands over doubles
@@ -75,7 +76,7 @@ class Watched(nn.Module):
         if len(x) % len(self.originals) == 0:
             self.asked += len(x) // len(self.originals)
             if self.curve:
-                whose = torch.arange(len(x)) % len(self.originals)
+                whose = torch.arange(len(x), device=x.device) % len(self.originals)
                 size = (x - self.originals[whose]).flatten(1).norm(dim=1)
                 size[logits.argmax(1) == self.labels[whose]] = torch.inf
                 for level, most in enumerate(self.curve):
@@ -108,11 +109,12 @@ def foolbox_hop(module: Watched, pixels: Tensor, labels: Tensor, most: int, curv
 
     module.watch(pixels, labels, most, curve)
     with quiet():
-        HopSkipJumpAttack(steps=1000)(PyTorchModel(module, bounds=(0, 1), device="cpu"), pixels, labels, epsilons=None)
-    return module.nearest
+        model = PyTorchModel(module, bounds=(0, 1), device=module.mean.device)
+        HopSkipJumpAttack(steps=1000)(model, module.originals, module.labels, epsilons=None)
+    return module.nearest.cpu()
 
 
-def art_estimator(module: nn.Module) -> Any:
+def art_estimator(module: Watched) -> Any:
     from art.estimators.classification import PyTorchClassifier  # type: ignore[import-untyped]
 
     return PyTorchClassifier(
@@ -121,7 +123,7 @@ def art_estimator(module: nn.Module) -> Any:
         input_shape=(3, 32, 32),
         nb_classes=10,
         clip_values=(0, 1),
-        device_type="cpu",
+        device_type="cpu" if module.mean.device.type == "cpu" else "gpu",
     )
 
 
@@ -137,7 +139,7 @@ def art_hop(module: Watched, pixels: Tensor, labels: Tensor, most: int, curve: t
             attack = HopSkipJump(art_estimator(module), max_iter=1000, verbose=False)
             attack.generate(pixels[one].numpy(), y=labels[one].numpy())
         nearest.append(module.nearest)
-    return torch.cat(nearest, 1)
+    return torch.cat(nearest, 1).cpu()
 
 
 def art_zoo(module: Watched, pixels: Tensor, labels: Tensor, most: int = 0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -12,6 +13,8 @@ from seewhy.classifier import Classifier
 from seewhy.method import Method, parse
 
 SIZE = 24
+#: where the methods' contract is tested: SEEWHY_TEST_DEVICE=cuda python -m pytest tests/contract
+DEVICE = os.environ.get("SEEWHY_TEST_DEVICE", "cpu")
 
 #: what stands for a method where its defaults would take long on small nets: name -> spec
 QUICK: dict[str, str] = {
@@ -189,7 +192,7 @@ def classifier(module: nn.Module, **words: object) -> Classifier:
         "labels": ["ant", "bee", "cat", "dog", "elk"],
         **words,
     }
-    return Classifier(lively(module), **settings)  # type: ignore[arg-type]
+    return Classifier(lively(module).to(DEVICE), **settings)  # type: ignore[arg-type]
 
 
 def photos(count: int = 2, seed: int = 1) -> Tensor:

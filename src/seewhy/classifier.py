@@ -316,7 +316,10 @@ class Classifier:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Inside, the module is in eval mode and its parameters ask for no gradient; after it, all is as it was."""
+        """Inside, the module is in eval mode, its parameters ask for no gradient, and a GPU computes as `exact` says.
+
+        After it, all is as it was.
+        """
         with self._lock:
             if self._depth:
                 yield
@@ -330,7 +333,8 @@ class Classifier:
                     module.training = False
                 for parameter in wanting:
                     parameter.requires_grad_(False)
-                yield
+                with self.engine.exact():
+                    yield
             finally:
                 self._depth = 0
                 for module in modes:

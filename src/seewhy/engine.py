@@ -159,6 +159,20 @@ class Engine:
         """The precision of the passes inside: float32 unless `half()` is in force."""
         return torch.autocast(self.device.type, torch.bfloat16) if self._half else nullcontext()
 
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Inside, a GPU computes float32 in float32, not in TF32's ten bits, and the same twice; elsewhere it always does."""
+        if self.device.type != "cuda":
+            yield
+            return
+        cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+        before = cudnn.allow_tf32, products.allow_tf32, cudnn.deterministic, cudnn.benchmark
+        cudnn.allow_tf32, products.allow_tf32, cudnn.deterministic, cudnn.benchmark = False, False, True, False
+        try:
+            yield
+        finally:
+            cudnn.allow_tf32, products.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+
     @property
     def halves(self) -> bool:
         """Whether the samples of methods that bear it run in bfloat16."""

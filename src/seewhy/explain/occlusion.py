@@ -21,8 +21,8 @@ from seewhy.lens.incremental import Batch, Incremental, Spans, Value, checked
 TOGETHER = 32
 #: the share of a dense pass's multiply-adds from which on the dense pass is the faster one
 PAYS = 0.9
-#: by how much logits may differ from the dense pass's, relative to the largest, on a GPU (TF32) and elsewhere
-TOLERANCE = {"cuda": 1e-2, "cpu": 1e-4}
+#: by how much logits may differ from the dense pass's, relative to the largest
+TOLERANCE = 1e-4
 
 
 class Grid(NamedTuple):
@@ -215,7 +215,7 @@ class _Covered:
             return self._dense(clean, f"in dense passes: windows would take {share:.0%} of their multiply-adds")
         filled = lens.filled(net.normalise(self.fill))
         difference = self._difference(lens, filled, batches[len(batches) // 2])
-        if difference > TOLERANCE.get(engine.device.type, 1e-4):
+        if difference > TOLERANCE:
             return self._dense(clean, f"in dense passes: the lens differed from them by {difference:.0e}", difference)
         engine.measured.setdefault("incremental", TOGETHER)
         joints, pairs = [], []

@@ -1,0 +1,39 @@
+"""A GPU answers as the CPU does, and leaves its settings as they were; skipped, saying so, where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from nets import FAMILIES, classifier, made, photos
+from seewhy.classifier import Classifier
+from seewhy.method import registry
+from test_methods import call, values
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+
+METHODS = sorted(registry())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_gpu_answers_as_the_cpu(name: str) -> None:
+    images = photos()
+    here, there = (
+        values(call(made(name), classifier(FAMILIES["mobilenet"]()).to(device), images)) for device in ("cpu", "cuda")
+    )
+    for one, other in zip(here, there, strict=True):
+        assert other.device.type == "cpu"
+        scale = float(one.abs().nan_to_num(posinf=0).max())
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4 * scale)
+
+
+def test_float32_is_float32_and_the_settings_come_back() -> None:
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, products.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    net = Classifier(nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 10, 3), nn.Flatten(), nn.Linear(160, 10)), size=8)
+    images = torch.rand(64, 3, 8, 8)
+    here = net.predict(images)
+    there = net.to("cuda").predict(images).cpu()
+    assert (cudnn.allow_tf32, products.allow_tf32, cudnn.deterministic, cudnn.benchmark) == before
+    assert float((here - there).norm() / here.norm()) < 1e-6
