@@ -6,14 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from contract.test_methods import METHODS, call, values
 from nets import FAMILIES, classifier, made, photos
 from seewhy.classifier import Classifier
-from seewhy.method import registry
-from test_methods import call, values
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
-
-METHODS = sorted(registry())
 
 
 @pytest.mark.parametrize("name", METHODS)

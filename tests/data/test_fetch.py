@@ -94,7 +94,13 @@ def test_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: K
             get("small", tmp_path)
     finally:
         os.close(handle)
-    get("small", tmp_path)
+    there = get("small", tmp_path)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        assert get("small", tmp_path) == there  # what is there needs no lock: two audits may start at once
+    finally:
+        os.close(handle)
 
 
 def test_unknown_names_and_unwritable_folders(tmp_path: Path) -> None:

