@@ -88,17 +88,19 @@ class Watched(nn.Module):
         return logits
 
 
-def images(count: int) -> tuple[Classifier, Tensor, Tensor]:
+def images(count: int, device: str = "cpu") -> tuple[Classifier, Tensor, Tensor]:
     """The network, and the first test images that it gets right with their labels."""
     from seewhy.data.cifar10 import read
     from seewhy.data.fetch import get
     from seewhy.zoo import load
 
-    net = load("cifar10-resnet20")
-    pictures, classes = read(get("cifar10"), "test")
+    data = os.environ.get("SEEWHY_CIFAR10") or get("cifar10")
+
+    net = load("cifar10-resnet20", device=device)
+    pictures, classes = read(data, "test")
     pixels = torch.as_tensor(pictures[: 2 * count]).permute(0, 3, 1, 2).float().contiguous() / 255
     labels = torch.as_tensor(classes[: 2 * count])
-    right = (net.predict(pixels).argmax(1) == labels).nonzero()[:count, 0]
+    right = (net.predict(pixels).argmax(1).cpu() == labels).nonzero()[:count, 0]
     return net, pixels[right], labels[right]
 
 

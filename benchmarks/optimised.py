@@ -47,7 +47,7 @@ def rightly(net: Classifier, count: int) -> tuple[Tensor, Tensor]:
     """The first CIFAR-10 test images that the network gets right, and their labels."""
     data = cifar10(os.environ.get("SEEWHY_CIFAR10"), "test").images(range(2 * count), net.preprocess)
     labels = torch.as_tensor(data.labels)
-    right = (net.predict(data).argmax(1) == labels).nonzero()[:count, 0]
+    right = (net.predict(data).argmax(1).cpu() == labels).nonzero()[:count, 0]
     return data.pixels[right], labels[right]
 
 
@@ -68,7 +68,7 @@ def judged(
     started = time.perf_counter()
     found = run().clamp(0, 1)
     seconds = time.perf_counter() - started
-    answer = net.predict(found).argmax(1)
+    answer = net.predict(found).argmax(1).cpu()
     fooled = answer != labels if target is None else answer == target
     change = (found - images)[fooled]
     share = (change.abs().amax(1) > 0).float().mean()
@@ -89,30 +89,36 @@ class Peers:
     net: Classifier
 
     def module(self) -> nn.Module:
-        return OnPixels(self.net).eval()
+        return OnPixels(self.net).eval().to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.engine.device
 
     def foolbox(
         self, images: Tensor, labels: Tensor, searches: int, steps: int, target: Tensor | None = None
     ) -> Tensor:
         foolbox: Any = importlib.import_module("foolbox")
-        model = foolbox.PyTorchModel(self.module(), bounds=(0, 1))
-        wanted = labels if target is None else foolbox.criteria.TargetedMisclassification(target)
+        model = foolbox.PyTorchModel(self.module(), bounds=(0, 1), device=self.device)
+        aim = foolbox.criteria.Misclassification if target is None else foolbox.criteria.TargetedMisclassification
+        wanted = aim((labels if target is None else target).to(self.device))
         attack = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=searches, steps=steps)
-        return attack(model, images, wanted, epsilons=None)[1]
+        return attack(model, images.to(self.device), wanted, epsilons=None)[1].cpu()
 
     def torchattacks(self, images: Tensor, labels: Tensor, c: float, steps: int) -> Tensor:
         torchattacks: Any = importlib.import_module("torchattacks")
-        return torchattacks.CW(self.module(), c=c, steps=steps)(images, labels)
+        return torchattacks.CW(self.module(), c=c, steps=steps)(images, labels).cpu()
 
     def torchattacks_jsma(self, images: Tensor, labels: Tensor) -> Tensor:
         torchattacks: Any = importlib.import_module("torchattacks")
         with contextlib.redirect_stdout(io.StringIO()):
-            return torchattacks.JSMA(self.module(), theta=1.0, gamma=0.1)(images, labels).detach()
+            return torchattacks.JSMA(self.module(), theta=1.0, gamma=0.1)(images, labels).detach().cpu()
 
     def _art(self) -> tuple[Any, Any]:
         estimators: Any = importlib.import_module("art.estimators.classification")
         evasion: Any = importlib.import_module("art.attacks.evasion")
         shape = {"input_shape": (3, *self.net.size), "nb_classes": self.net.classes, "clip_values": (0.0, 1.0)}
+        shape["device_type"] = "cpu" if self.device.type == "cpu" else "gpu"
         return estimators.PyTorchClassifier(self.module(), loss=nn.CrossEntropyLoss(), **shape), evasion
 
     def art(self, images: Tensor, labels: Tensor, searches: int, steps: int) -> Tensor:

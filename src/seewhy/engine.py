@@ -144,8 +144,9 @@ class Engine:
     measured: dict[str, int] = field(default_factory=dict)
     _half: bool = False
 
-    #: the sizes that a measurement tries, the number of images from which it pays, and the size without one
+    #: the sizes that a measurement tries on a CPU and on a GPU, the number of images from which it pays, the size without one
     SIZES = (4, 8, 16, 32)
+    SIZES_GPU = (16, 64, 256, 1024)
     MANY = 64
     USUAL = 16
 
@@ -234,11 +235,12 @@ class Engine:
 
     def _fastest(self, run: Callable[[Tensor, slice], Tensor], images: Tensor) -> int:
         """Time each size on the first images, until one is clearly slower an image than the best."""
-        best, best_time = self.SIZES[0], float("inf")
+        sizes = self.SIZES if self.device.type == "cpu" else self.SIZES_GPU
+        best, best_time = sizes[0], float("inf")
         hidden = _METERS.set(())  # measuring is not the method's cost
         try:
-            run(images[: self.SIZES[0]], slice(0, self.SIZES[0]))
-            for size in self.SIZES:
+            run(images[: sizes[0]], slice(0, sizes[0]))
+            for size in sizes:
                 if size > len(images):
                     break
                 started = time.perf_counter()

@@ -6,10 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from contract.test_methods import METHODS, call, values
+from answers import call, values
 from nets import FAMILIES, classifier, made, photos
 from seewhy.classifier import Classifier
+from seewhy.method import registry
 
+#: how far an answer may be, relative to the largest number in it: that of long optimisations follows the rounding
+FAR = {"invert": 1e-2, "maximize": 1e-2}
+METHODS = sorted(registry())
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
 
 
@@ -22,7 +26,7 @@ def test_a_gpu_answers_as_the_cpu(name: str) -> None:
     for one, other in zip(here, there, strict=True):
         assert other.device.type == "cpu"
         scale = float(one.abs().nan_to_num(posinf=0).max())
-        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4 * scale)
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=max(FAR.get(name, 1e-4) * scale, 1e-6))
 
 
 def test_float32_is_float32_and_the_settings_come_back() -> None:

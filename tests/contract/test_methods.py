@@ -15,23 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nets import FAMILIES, SPELLINGS, Spelled, classifier, made, photos
-from seewhy.attack import Adversarial
+from answers import call, values
+from nets import DEVICE, FAMILIES, SPELLINGS, Spelled, classifier, made, photos
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SeewhyError, SpecError
-from seewhy.explain import Attribution
-from seewhy.look import (
-    ActivationMaps,
-    ActivationStatistics,
-    BeforeAfterMaps,
-    Dream,
-    ExemplarSet,
-    FilterGrid,
-    Inverted,
-    MappedCodes,
-    Maximized,
-    NamedUnits,
-)
 from seewhy.method import Method, from_json, parse, registry
 
 METHODS = sorted(registry())
@@ -42,39 +29,6 @@ ON_IMAGES = [
 ]
 # every method on every family would be the whole product; each method meets four families, each family every second method
 PAIRS = [(name, family) for i, name in enumerate(METHODS) for j, family in enumerate(FAMILIES) if (i + j) % 2 == 0]
-
-
-def call(method: Method, net: Classifier, images: Tensor) -> Any:
-    return method(net, images)
-
-
-def values(found: Any) -> list[Tensor]:
-    """The tensors that a result is about."""
-    if isinstance(found, Attribution):
-        errors = [] if found.standard_error is None else [found.standard_error]
-        return [found.values, found.score, *found.measures.values(), *errors]
-    if isinstance(found, Adversarial):
-        return [found.images.transpose(0, 1), found.eps.T, found.probabilities.transpose(0, 1)]
-    if isinstance(found, ActivationMaps):
-        return [found.maps, found.mean, found.zero]
-    if isinstance(found, ExemplarSet):
-        return [*found.values.values(), *found.windows.values()]
-    if isinstance(found, ActivationStatistics):
-        return [*found.mean.values(), *found.zero.values(), *found.highest.values()]
-    if isinstance(found, BeforeAfterMaps):
-        return [found.before, found.after, torch.tensor(list(found.growth.values()))]
-    if isinstance(found, NamedUnits):
-        return [found.selectivity, found.floor]
-    if isinstance(found, MappedCodes):
-        return [found.coordinates, found.reduced, found.confidence]
-    if isinstance(found, Maximized):
-        return [found.images.pixels, found.scores, found.probabilities]
-    if isinstance(found, Dream):
-        return [found.dreams, found.scores]
-    if isinstance(found, Inverted):
-        return [found.inversions, found.errors]
-    assert isinstance(found, FilterGrid)
-    return [found.tiles]
 
 
 def state(net: Classifier) -> dict[str, Any]:
@@ -203,7 +157,11 @@ def test_same_seed_same_answer(name: str) -> None:
     first = values(call(made(name), net, images))
     torch.rand(7)
     again = values(call(made(name), net, images))
-    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    for one, two in zip(first, again, strict=True):
+        if DEVICE == "cpu":
+            assert torch.equal(one, two)
+        else:  # a GPU adds up the gradients of what was enlarged or turned in any order
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -44,4 +44,6 @@ class GuidedGradCAM(Explainer):
         place = GradCAM(self.layer).attribute(net, pixels, question)
         pattern = GuidedBackprop().attribute(net, pixels, question)
         enlarged = F.interpolate(place.values, pixels.shape[2:], mode="bilinear", align_corners=False)
-        return Map(pattern.values * enlarged, layer=place.layer, notes=place.notes + pattern.notes)
+        return Map(
+            pattern.values * enlarged.to(pattern.values.device), layer=place.layer, notes=place.notes + pattern.notes
+        )
