@@ -24,7 +24,7 @@ GAIN = 1e-4
 OFF = 1.001
 
 #: how far past the boundary an image is pushed, one after the other, until it also fools once it is rounded to 8 bits
-PUSHES = (1, 1.02, 1.05, 1.1, 1.2, 1.4, 2)
+PUSHES = (1, 1.05, 1.1, 1.2, 1.4, 2, 4)
 
 #: the queries that an attack keeps for these
 KEPT = 1 + len(PUSHES)
