@@ -16,7 +16,7 @@ from seewhy.explain.baseline import baseline, known
 from seewhy.lens.capture import capture
 from seewhy.lens.replay import Kept, replay
 
-#: the points that the way starts with, the intervals that are halved in one go, and how often an interval may be
+#: the points that the way starts with, closer to each other at both ends, the intervals that are halved in one go, and how often an interval may be
 FIRST, SPLIT, DEPTH = 9, 4, 20
 
 
@@ -100,7 +100,7 @@ class IntegratedGradients(Explainer):
         held: dict[
             float, tuple[float, float, Tensor]
         ] = {}  # at each point the logit, its slope along the way, the gradient
-        points = torch.linspace(0, 1, min(FIRST, self.steps), dtype=torch.float64)
+        points = (1 - torch.linspace(0, torch.pi, min(FIRST, self.steps), dtype=torch.float64).cos()) / 2
         while True:
             scores, gradients = net.gradient(start + points.to(way).view(-1, 1, 1, 1) * way, score, logits=logits)
             slopes = (gradients.double() * way).sum((1, 2, 3))
