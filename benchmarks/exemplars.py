@@ -18,7 +18,7 @@ from seewhy.classifier import Classifier
 from seewhy.engine import Meter
 from seewhy.lens.capture import stages
 from seewhy.look import Exemplars
-from seewhy.look.exemplars import Tally
+from seewhy.look.tally import Tally
 from seewhy.zoo import load
 
 #: of images: of the engine, of a turn; turns, the first of which is not counted

@@ -18,7 +18,8 @@ from seewhy.data.sets import Arrays, DataSet
 from seewhy.errors import DataError, InputError, LayerError, SpecError
 from seewhy.lens.capture import capture, last_map
 from seewhy.lens.receptive import receptive_fields
-from seewhy.look.exemplars import BINS, Exemplars, ExemplarSet, Tally, _bins, edges
+from seewhy.look.exemplars import Exemplars, ExemplarSet
+from seewhy.look.tally import BINS, Tally, bins, edges
 
 
 def brute(net: Classifier, images: Tensor, layer: str) -> Tensor:
@@ -286,11 +287,11 @@ def test_histograms_sums_classes_and_purity_are_those_of_all_peaks() -> None:
 
 def test_the_sketch_puts_every_number_between_its_edges() -> None:
     values = torch.randn(5000, generator=torch.Generator().manual_seed(0)).exp() * torch.tensor([1, -1]).repeat(2500)
-    border, bins = edges(), _bins(values)
+    border, placed = edges(), bins(values)
     assert len(border) == BINS + 1
     assert (border.diff() > 0).all()
-    assert ((border[bins] <= values) & (values <= border[bins + 1])).all()
-    assert _bins(torch.tensor([0.0, -0.0, 1e-9, 1e9, -1e9])).tolist() == [BINS // 2] * 3 + [BINS - 1, 0]
+    assert ((border[placed] <= values) & (values <= border[placed + 1])).all()
+    assert bins(torch.tensor([0.0, -0.0, 1e-9, 1e9, -1e9])).tolist() == [BINS // 2] * 3 + [BINS - 1, 0]
 
 
 PATTERN = torch.tensor([[1.0, -1, 1], [-1, 1, -1], [1, -1, 1]])

@@ -6,11 +6,12 @@ from seewhy.look.before_after import BeforeAfter, BeforeAfterMaps
 from seewhy.look.deepdream import DeepDream, Dream
 from seewhy.look.embed import CodeMap, MappedCodes, PlacedCodes
 from seewhy.look.encode import codes
-from seewhy.look.exemplars import Exemplars, ExemplarSet, Tally
+from seewhy.look.exemplars import Exemplars, ExemplarSet
 from seewhy.look.filters import FilterGrid, Filters, convolutions
 from seewhy.look.invert import Invert, Inverted
 from seewhy.look.maximize import Maximize, Maximized
 from seewhy.look.statistics import ActivationStatistics, Statistics
+from seewhy.look.tally import Tally
 from seewhy.look.units import NamedUnits, Units
 
 __all__ = [

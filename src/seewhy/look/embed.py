@@ -18,7 +18,8 @@ from seewhy.engine import Cost, Meter
 from seewhy.errors import DataError, InputError, SpecError
 from seewhy.look.base import Look
 from seewhy.look.encode import POOLS, Seen, code_layer, seen_by
-from seewhy.look.exemplars import Pictures, chosen_layers
+from seewhy.look.exemplars import chosen_layers
+from seewhy.look.stream import Pictures
 from seewhy.method import parse
 from seewhy.result import save, shown
 

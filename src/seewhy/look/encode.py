@@ -15,7 +15,9 @@ from seewhy.classifier import Classifier
 from seewhy.engine import Engine
 from seewhy.errors import InputError, SpecError
 from seewhy.lens.capture import Capture, capture, last_map, trace
-from seewhy.look.exemplars import Pictures, Tally, chosen_layers, parts
+from seewhy.look.exemplars import chosen_layers
+from seewhy.look.stream import Pictures, parts
+from seewhy.look.tally import Tally
 
 #: images a pass, whatever the engine's size: a map makes much of the last digits of a code, and they change with the size
 BATCH = 16

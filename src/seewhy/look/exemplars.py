@@ -7,277 +7,38 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
-from seewhy.data.sets import DataSet, Item
+from seewhy.data.sets import DataSet
 from seewhy.engine import Cost, Meter
-from seewhy.errors import DataError, InputError, LayerError, SpecError, UnknownOperation
+from seewhy.errors import InputError, LayerError, SpecError, UnknownOperation
 from seewhy.lens.capture import capture, find, last_map, trace
 from seewhy.lens.receptive import Field, receptive_fields
 from seewhy.look.base import Look
+from seewhy.look.stream import Part, Pictures, one_of, parts, watched
+from seewhy.look.tally import Rows, Tally, edges
 from seewhy.result import save, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: pictures in memory, a data set that is read as it goes, or any stream of batches: `Images`, pixels, (pixels, labels),
-#: or what `DataSet.each` gives; a `DataError` in it is a picture that cannot be read
-Pictures = Tensor | Images | DataSet | Iterable[Any]
-
-#: how many images are in memory at once, and after how many seconds at least a state is written
-PART, EVERY = 64, 10.0
+#: after how many seconds at least a state is written
+EVERY = 10.0
 
 #: two units whose sets have more than this share in common are not both drawn
 _SHARED = 1 / 3
 
 #: operations with a ceiling, where peaks are cut off
 _CEILINGS = frozenset({"hardtanh", "sigmoid", "hardsigmoid", "tanh"})
-
-#: the sketch: a zero bin, and on either side four bins an octave from 2^-16 to 2^16; a value is off by at most 12.5 %
-_LOWEST, _OCTAVES = -16, 32
-_SIDE = 4 * _OCTAVES
-BINS = 2 * _SIDE + 1
-
-
-def edges() -> Tensor:
-    """The borders (BINS + 1,) of the histogram's bins; the outermost ones hold what lies beyond, too."""
-    octave = 2.0 ** torch.arange(_LOWEST, _LOWEST + _OCTAVES, dtype=torch.float64)
-    up = torch.cat([(octave[:, None] * torch.tensor([1, 1.25, 1.5, 1.75])).flatten(), 2 * octave[-1:]])
-    return torch.cat([-up.flip(0), up]).float()
-
-
-def _bins(values: Tensor) -> Tensor:
-    """The bin of each value: exponent and two bits of the mantissa are the key, as the number is written in memory."""
-    key = (values.abs().float().contiguous().view(torch.int32) >> 21).long() - ((_LOWEST + 127) << 2)
-    key = key.clamp(-1, _SIDE - 1) + 1  # 0: too small to tell from zero
-    return torch.where(values < 0, _SIDE - key, _SIDE + key)
-
-
-@final
-@dataclass
-class Rows:
-    """What is kept of one layer of C units, however many images came: the k best places, and sums.
-
-    `values`, `images`, `places`, `labels` (C, k), the best first, −∞ and −1 where there are fewer; equal values in the
-    order of the images. `counts` (C, BINS) is the histogram of each unit's peak in each image, `total` and `squares` (C,)
-    its sums, `classes` (C, classes) its sums by class. `size` is the map's (height, width).
-    """
-
-    size: tuple[int, int]
-    values: Tensor
-    images: Tensor
-    places: Tensor
-    labels: Tensor
-    counts: Tensor
-    total: Tensor
-    squares: Tensor
-    classes: Tensor
-
-    @staticmethod
-    def empty(units: int, size: tuple[int, int], k: int, classes: int) -> Rows:
-        """Nothing seen yet."""
-        none = torch.full((units, k), -1)
-        return Rows(
-            size,
-            torch.full((units, k), -torch.inf),
-            none,
-            none.clone(),
-            none.clone(),
-            torch.zeros(units, BINS, dtype=torch.int64),
-            torch.zeros(units, dtype=torch.float64),
-            torch.zeros(units, dtype=torch.float64),
-            torch.zeros(units, classes, dtype=torch.float64),
-        )
-
-    @property
-    def summed(self) -> tuple[Tensor, ...]:
-        """What adds up when two are merged."""
-        return self.counts, self.total, self.squares, self.classes
-
-    def rivals(self, peaks: Tensor, first: int) -> Tensor:
-        """Which of peaks (N, C), of images from `first` on, would be among the best."""
-        worst, when = self.values[:, -1], self.images[:, -1]
-        peaks = peaks.masked_fill(~peaks.isfinite(), -torch.inf)
-        index = torch.arange(first, first + len(peaks))[:, None]
-        better = (peaks > worst) | ((peaks == worst) & (index < when))
-        k = self.values.shape[1]
-        if len(peaks) > k:  # nor will what is not among the best of its own batch
-            better &= peaks >= peaks.topk(k, dim=0).values[-1]
-        return better
-
-    def add(self, peaks: Tensor, places: Tensor, indices: Tensor, labels: Tensor) -> None:
-        """Take in the peaks (N, C, p) of images, each with its place on the map."""
-        best = peaks[:, :, 0]
-        known = best.isfinite()
-        safe = best.masked_fill(~known, 0).double()
-        self.counts.scatter_add_(1, _bins(safe).T, known.T.long())
-        self.total += safe.sum(0)
-        self.squares += safe.square().sum(0)
-        labelled = labels >= 0
-        self.classes.index_add_(1, labels[labelled], safe[labelled].T)
-        peaks = peaks.masked_fill(~peaks.isfinite() | (places < 0), -torch.inf)
-        changed = (peaks[:, :, 0] > -torch.inf).any(0).nonzero().flatten()
-        if len(changed):
-            n, _, several = peaks.shape
-            shape = (len(changed), n * several)
-            chosen = peaks[:, changed].permute(1, 0, 2).reshape(shape)
-            where = places[:, changed].permute(1, 0, 2).reshape(shape)
-            self._take(changed, chosen, _spread(indices, several, shape), where, _spread(labels, several, shape))
-
-    def merge(self, other: Rows) -> None:
-        """Take in what was kept of other images."""
-        for mine, theirs in zip(self.summed, other.summed, strict=True):
-            mine += theirs
-        everyone = torch.arange(len(self.values))
-        self._take(everyone, other.values, other.images, other.places, other.labels)
-
-    def _take(self, units: Tensor, values: Tensor, images: Tensor, places: Tensor, labels: Tensor) -> None:
-        """Keep the best of what is there and what comes; of equals the earlier image, so that no order matters."""
-        value = torch.cat([self.values[units], values], 1)
-        image = torch.cat([self.images[units], images], 1)
-        place = torch.cat([self.places[units], places], 1)
-        label = torch.cat([self.labels[units], labels], 1)
-        order = (image * (self.size[0] * self.size[1]) + place).argsort(dim=1, stable=True)
-        order = order.gather(1, value.gather(1, order).argsort(dim=1, descending=True, stable=True))
-        order = order[:, : self.values.shape[1]]
-        none = value.gather(1, order) == -torch.inf
-        self.values[units] = value.gather(1, order)
-        for held, found in ((self.images, image), (self.places, place), (self.labels, label)):
-            held[units] = found.gather(1, order).masked_fill(none, -1)
-
-
-def _spread(each: Tensor, several: int, shape: tuple[int, int]) -> Tensor:
-    return each.repeat_interleave(several).expand(shape)
-
-
-@final
-@dataclass
-class Tally:
-    """What a pass over images has kept so far: of one size from the first image to the last; to be merged and saved.
-
-    `layers` holds the `Rows` by address; `seen` the stretches [start, stop) of images that came; `names` those of the
-    images that are among the best; `failed` (image, sentence) of those that could not be read; `per_class` how many
-    images each class has. `key` says of which method, model and layers it is: only like goes with like.
-    """
-
-    key: dict[str, Any]
-    classes: tuple[str, ...]
-    layers: dict[str, Rows]
-    per_class: Tensor
-    seen: list[tuple[int, int]] = field(default_factory=list)
-    names: dict[int, str] = field(default_factory=dict)
-    failed: list[tuple[int, str]] = field(default_factory=list)
-    strange: int = 0
-
-    @staticmethod
-    def empty(
-        classes: Sequence[str], key: Mapping[str, Any] | None = None, layers: dict[str, Rows] | None = None
-    ) -> Tally:
-        """Nothing seen yet."""
-        return Tally(dict(key or {}), tuple(classes), layers or {}, torch.zeros(len(classes), dtype=torch.int64))
-
-    def __len__(self) -> int:
-        """How many images came, those that could not be read included."""
-        return sum(stop - start for start, stop in self.seen)
-
-    @property
-    def images(self) -> int:
-        """How many images could be read."""
-        return len(self) - len(self.failed)
-
-    def merge(self, other: Tally) -> Tally:
-        """Take in another pass over other images; answers itself. Raises `InputError` unless they go together."""
-        if (self.key, self.classes) != (other.key, other.classes):
-            raise InputError(f"expected two states of one method, model and layers, got {self.key} and {other.key}")
-        stretches = sorted([*self.seen, *other.seen])
-        for before, after in pairwise(stretches):
-            if after[0] < before[1]:
-                raise InputError(f"both states have seen image {after[0]}; give each pass images of its own")
-        for address, rows in other.layers.items():
-            self.layers[address].merge(rows)
-        self.per_class += other.per_class
-        self.names |= other.names
-        self.failed = sorted([*self.failed, *other.failed])
-        self.strange += other.strange
-        for start, stop in other.seen:
-            self._saw(start, stop)
-        self._forget()
-        return self
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to one `.npz` file, whole or not at all."""
-        about = {
-            "key": self.key,
-            "classes": self.classes,
-            "seen": self.seen,
-            "names": list(self.names.items()),
-            "failed": self.failed,
-            "strange": self.strange,
-            "layers": {address: rows.size for address, rows in self.layers.items()},
-        }
-        arrays = {
-            f"{number}.{name}": value.numpy()
-            for number, rows in enumerate(self.layers.values())
-            for name, value in vars(rows).items()
-            if name != "size"
-        }
-        target = Path(path)
-        staged = target.with_name(target.name + ".part")
-        with staged.open("wb") as file:
-            np.savez(file, about=np.array(json.dumps(about)), per_class=self.per_class.numpy(), **arrays)
-        os.replace(staged, target)
-
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> Tally:
-        """Read what `save` wrote; raises `InputError` where it is something else."""
-        try:
-            with np.load(path, allow_pickle=False) as held:
-                about = json.loads(str(held["about"]))
-                arrays = {name: torch.from_numpy(held[name]) for name in held.files if name != "about"}
-            layers = {}
-            for number, (address, size) in enumerate(about["layers"].items()):
-                start = f"{number}."
-                own = {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
-                layers[address] = Rows(size=(size[0], size[1]), **own)
-            return Tally(
-                about["key"],
-                tuple(about["classes"]),
-                layers,
-                arrays["per_class"],
-                [(start, stop) for start, stop in about["seen"]],
-                dict(about["names"]),
-                [(index, sentence) for index, sentence in about["failed"]],
-                about["strange"],
-            )
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise InputError(f"{os.fspath(path)} is not the state of a pass over exemplars: {error}") from None
-
-    def _saw(self, start: int, stop: int) -> None:
-        joined: list[tuple[int, int]] = []
-        for low, high in sorted([*self.seen, (start, stop)]):
-            low = joined.pop()[0] if joined and joined[-1][1] == low else low
-            joined.append((low, high))
-        self.seen = joined
-
-    def _has(self, index: int) -> bool:
-        return any(start <= index < stop for start, stop in self.seen)
-
-    def _forget(self) -> None:
-        """Drop the names of images that are among the best no more."""
-        best = {index for rows in self.layers.values() for index in rows.images.unique().tolist()}
-        self.names = {index: name for index, name in self.names.items() if index in best}
 
 
 @dataclass(frozen=True)
@@ -580,10 +341,10 @@ class Exemplars(Look):
                 rows.add(own[:, :, 0].float(), own[:, :, 1].long(), part.indices, part.labels)
             state.per_class += torch.bincount(part.labels[part.labels >= 0], minlength=len(state.per_class))
             state.names |= zip(part.indices.tolist(), part.names, strict=True)
-            state._forget()
+            state.forget()
         state.failed += part.failed
         for start, stop in part.stretches:
-            state._saw(start, stop)
+            state.saw(start, stop)
 
     def _peaks(self, maps: Tensor, rows: Rows, apart: tuple[Tensor, Tensor] | None, first: int) -> Tensor:
         """Peaks and places (N, C, 2, p) of maps (N, C, h, w); of those that are no rivals the places are −1."""
@@ -707,117 +468,6 @@ class Exemplars(Look):
             yield "the images came as a stream, so no crops are drawn; cut() takes them out of the data set"
 
 
-@final
-@dataclass(frozen=True)
-class Part:
-    """Images of a stream, their numbers, and what could not be read among them."""
-
-    images: Images | None
-    indices: Tensor
-    labels: Tensor
-    names: tuple[str, ...]
-    failed: list[tuple[int, str]]
-    stretches: list[tuple[int, int]]
-
-
-def parts(net: Classifier, images: Pictures, first: int, state: Tally) -> Iterator[Part]:
-    """The images that a state has not seen, `PART` at a time."""
-    size, classes = net.size, len(state.classes)
-    if isinstance(images, Tensor | Images):
-        net.check(images)
-    waiting: list[tuple[int, Images | DataError]] = []
-    for each in _stream(net, images, first, state):
-        waiting.append(each)
-        if len(waiting) == PART:
-            yield _part(net, waiting, size, classes)
-            waiting = []
-    if waiting:
-        yield _part(net, waiting, size, classes)
-
-
-@contextmanager
-def watched(net: Classifier, images: Pictures) -> Iterator[Callable[[int], None]]:
-    """Inside, the engine's listener hears how many of all images are done, and not of each part's."""
-    listener = net.engine.progress
-    total = len(images) if isinstance(images, Tensor | Images | DataSet) else 0
-
-    def tell(done: int) -> None:
-        if listener is not None and total:
-            listener(min(done, total), total)
-
-    with net.engine.telling(None):
-        yield tell
-
-
-def _stream(net: Classifier, images: Pictures, first: int, state: Tally) -> Iterator[tuple[int, Images | DataError]]:
-    """Every image that was not seen, one at a time, with its number."""
-    if isinstance(images, DataSet):
-        for place in range(len(images)):
-            if not state._has(first + place):  # what was seen is not read again
-                item = images.item(place)
-                try:
-                    yield first + place, item.read(net.preprocess)
-                except DataError as error:
-                    yield first + place, error
-        return
-    number = first
-    for batch in [images] if isinstance(images, Tensor | Images) else images:
-        if isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[0], Item):
-            batch = batch[1]  # what `DataSet.each` gives
-        if isinstance(batch, DataError):
-            if not state._has(number):
-                yield number, batch
-            number += 1
-            continue
-        held = _batch(batch)
-        for place in range(len(held)):
-            if not state._has(number):
-                yield number, held[place]
-            number += 1
-
-
-def _batch(given: Any) -> Images:
-    """What comes in a stream as `Images`."""
-    if isinstance(given, Images):
-        return given
-    if isinstance(given, Tensor) and given.ndim == 4:
-        return Images(given, names=("",) * len(given))
-    if isinstance(given, Sequence) and len(given) == 2 and isinstance(given[0], Tensor):
-        return Images(given[0], names=("",) * len(given[0]), labels=torch.as_tensor(given[1]))
-    raise InputError(
-        f"expected a stream of Images, of pixels (N, 3, H, W), or of (pixels, labels), got {type(given).__name__}"
-    )
-
-
-def _part(
-    net: Classifier, waiting: Sequence[tuple[int, Images | DataError]], size: tuple[int, int], classes: int
-) -> Part:
-    read = [(number, each) for number, each in waiting if isinstance(each, Images)]
-    labels = [-1 if each.labels is None else int(each.labels[0]) for _, each in read]
-    for (number, each), label in zip(read, labels, strict=True):
-        if tuple(each.shape[2:]) != size:
-            got = f"{each.shape[2]}×{each.shape[3]}"
-            raise InputError(f"expected images of {size[0]}×{size[1]}, got {got}: number {number}; resize them first")
-        if label >= classes:
-            raise InputError(f"image {number} has the label {label}; expected −1 to {classes - 1}")
-    joined = None
-    if read:
-        pixels = torch.cat([each.pixels for _, each in read])
-        joined = Images(net.check(pixels))
-    stretches: list[tuple[int, int]] = []
-    for number, _ in waiting:
-        start = stretches.pop()[0] if stretches and stretches[-1][1] == number else number
-        stretches.append((start, number + 1))
-    return Part(
-        joined,
-        torch.tensor([number for number, _ in read], dtype=torch.int64),
-        torch.tensor(labels, dtype=torch.int64),
-        tuple(each.names[0] or f"image {number + 1}" for number, each in read),
-        [(number, str(each)) for number, each in waiting if isinstance(each, DataError)],
-        stretches,
-    )
-
-
 def chosen_layers(net: Classifier, asked: Sequence[str]) -> list[str]:
     """The addresses asked for (none: the last spatial map), checked to answer maps or vectors."""
     layers = [find(net, layer) for layer in dict.fromkeys(asked)] if asked else [last_map(net)]
@@ -896,15 +546,6 @@ def _purity(labels: Tensor, classes: int) -> Tensor:
     for column in labels.T:  # k of them: no table of units by classes
         commonest = torch.maximum(commonest, (labels == column[:, None]).sum(1) * (column >= 0))
     return commonest / (labels >= 0).sum(1)
-
-
-def one_of(images: Images | Tensor | DataSet, index: int, net: Classifier) -> Tensor:
-    """The pixels (3, H, W) of one of the images that were looked at."""
-    if not 0 <= index < len(images):
-        raise InputError(f"exemplar {index} is not among the {len(images)} images given; give all that were looked at")
-    if isinstance(images, DataSet):
-        return images.item(index).read(net.preprocess).pixels[0]
-    return (images.pixels if isinstance(images, Images) else images)[index].detach().cpu()
 
 
 def _crops(

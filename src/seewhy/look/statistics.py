@@ -16,7 +16,9 @@ from seewhy.engine import Cost, Meter
 from seewhy.errors import InputError
 from seewhy.lens.capture import capture, named, stages, trace
 from seewhy.look.base import Look
-from seewhy.look.exemplars import Pictures, Tally, chosen_layers, parts, watched
+from seewhy.look.exemplars import chosen_layers
+from seewhy.look.stream import Pictures, parts, watched
+from seewhy.look.tally import Tally
 from seewhy.result import save, shown
 
 if TYPE_CHECKING:

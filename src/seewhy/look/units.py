@@ -18,7 +18,9 @@ from seewhy.errors import InputError, SpecError, UnknownOperation
 from seewhy.lens.capture import capture, trace
 from seewhy.lens.receptive import receptive_fields
 from seewhy.look.base import Look
-from seewhy.look.exemplars import Tally, chosen_layers, one_of, parts, watched
+from seewhy.look.exemplars import chosen_layers
+from seewhy.look.stream import one_of, parts, watched
+from seewhy.look.tally import Tally
 from seewhy.result import save, shown
 from seewhy.rng import generator
 
