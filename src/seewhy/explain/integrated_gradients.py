@@ -16,7 +16,8 @@ from seewhy.explain.baseline import baseline, known
 from seewhy.lens.capture import capture
 from seewhy.lens.replay import Kept, replay
 
-#: the points that the way starts with, closer to each other at both ends, the intervals that are halved in one go, and how often an interval may be
+#: the points that the way starts with, closer to each other at both ends; how many intervals are halved in one go, and how
+#: often an interval may be
 FIRST, SPLIT, DEPTH = 9, 4, 20
 
 

@@ -23,6 +23,9 @@ SMOOTH = frozenset(
     {"leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "silu", "gelu", "hardswish", "mish", "softplus"}
 )
 
+#: those whose node makes a gradient of its own, which is R or zero
+_SWITCHES = frozenset({"relu", "relu6", "hardtanh"})
+
 
 def rule(*names: str) -> Callable[[Callable[[Call], bool]], Callable[[Call], bool]]:
     """Register whether an operation rectifies, by its name in the vocabulary or else by its function's.
@@ -139,13 +142,20 @@ class Backward(Lens):
 
         if self.rule == "guided":
             result: Tensor = run(source)
-            if result.grad_fn is not None:
-                result.grad_fn.register_prehook(
-                    _keep_positive
-                )  # on its own node: no other one, and nothing more is kept
+            node = result.grad_fn
+            if node is not None and call.op in _SWITCHES:  # max(σ′·R, 0) is the same, in the node's own memory
+                node.register_hook(_cut)
+            elif node is not None:  # on its own node: no other one, and nothing more is kept
+                node.register_prehook(_keep_positive)
         else:
             result = _Deconvolved.apply(source, run, call.in_place)  # type: ignore[no-untyped-call]
         return result if source is tensor else tensor.copy_(result)
+
+
+def _cut(fresh: tuple[Tensor | None, ...], _: tuple[Tensor | None, ...]) -> None:
+    for each in fresh:
+        if each is not None:
+            each.clamp_min_(0)
 
 
 def _keep_positive(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
