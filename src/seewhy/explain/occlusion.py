@@ -19,6 +19,8 @@ from seewhy.lens.incremental import Batch, Incremental, Spans, Value, checked
 
 #: positions that are computed together, as the lens orders them: more fill the caches, fewer make small products slow
 TOGETHER = 32
+#: whole maps from which on what is left of the network runs on them, so that they need not be kept
+JOINED = 128
 #: the share of a dense pass's multiply-adds from which on the dense pass is the faster one
 PAYS = 0.9
 #: by how much logits may differ from the dense pass's, relative to the largest
@@ -218,7 +220,8 @@ class _Covered:
         if difference > TOLERANCE:
             return self._dense(clean, f"in dense passes: the lens differed from them by {difference:.0e}", difference)
         engine.measured.setdefault("incremental", TOGETHER)
-        joints, pairs = [], []
+        joints: list[Tensor] = []
+        answers, pairs = [], []
         for batch in batches:
             both = torch.from_numpy(np.stack([batch.rows, batch.columns], 1))
 
@@ -228,11 +231,11 @@ class _Covered:
             joints.append(engine.map(run, both, "incremental"))
             pairs.append(both)
             count(forward=len(both))
-        joint = torch.cat(joints)
-        joints.clear()
-        answers = torch.cat([lens.answer(part).float().cpu() for part in joint.split(4 * TOGETHER)])
+            if batch is batches[-1] or sum(map(len, joints)) >= JOINED:
+                answers.append(lens.answer(torch.cat(joints)).float().cpu())
+                joints.clear()
         note = f"computed in windows, exactly: {share:.0%} of the multiply-adds of dense passes"
-        return self._found(clean, [(torch.cat(pairs), answers)], share, difference, note)
+        return self._found(clean, [(torch.cat(pairs), torch.cat(answers))], share, difference, note)
 
     def _difference(self, lens: Incremental, filled: Value, batch: Batch) -> float:
         """How far two positions are from their dense passes, relative to the largest logit."""
