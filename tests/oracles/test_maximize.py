@@ -70,6 +70,15 @@ def test_gradients_agree_with_finite_differences(text: str) -> None:
         assert float((gradient * step).sum()) == pytest.approx(float(ahead - behind) / 2e-5, rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.parametrize("text", OBJECTIVES)
+def test_values_stay_where_the_answers_are(text: str) -> None:
+    """On a device that is not the CPU's; the images' units are numbers on the CPU. "meta" is one that every machine has."""
+    net, wanted = classifier(FAMILIES["mobilenet"]()), objective(text)
+    answers = reach(net, photos(2), wanted.layers, logits=wanted.logits)
+    there = {layer: answer.to("meta") for layer, answer in answers.items()}
+    assert wanted(View(photos(2).to("meta"), there, torch.tensor([0, 0])), net).device.type == "meta"
+
+
 def test_values_agree_with_the_layers_own() -> None:
     net, pixels = classifier(FAMILIES["mobilenet"]()), photos(3)
     maps, logits = capture(net, pixels, ["stem"])["stem"], net.predict(pixels)

@@ -351,7 +351,8 @@ class Diversity(Term):
         gram = F.normalize((flat @ flat.mT).flatten(1), eps=TINY)
         cosine = gram @ gram.T
         # one unit's images should differ from each other; different units' do so by themselves
-        same = view.unit[:, None] == view.unit
+        unit = view.unit.to(cosine.device)
+        same = unit[:, None] == unit
         same.fill_diagonal_(False)
         return -(cosine * same).sum(1) / same.sum(1).clamp_min(1)
 
