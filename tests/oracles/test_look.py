@@ -140,6 +140,8 @@ def test_statistics_name_dead_units_and_damaged_pictures() -> None:
     assert "1 of 4 images could not be read: number 2, row 17 is damaged" in told.notes
     with pytest.raises(InputError, match="row 17 is damaged"):
         Statistics()(net, [DataError("row 17 is damaged")])
+    with pytest.raises(InputError, match="can be read, got none"):
+        Statistics()(net, iter([]))
     with pytest.raises(InputError, match="give some"):
         Statistics()(net)
     net.module.get_submodule("fc").get_parameter("bias").data[0] = torch.inf

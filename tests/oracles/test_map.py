@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.data.photo import Picture
 from seewhy.data.sets import Arrays, DataSet
-from seewhy.errors import DataError, InputError, LayerError, SpecError
+from seewhy.errors import DataError, InputError, LayerError, MissingExtra, SpecError
 from seewhy.look import CodeMap, MappedCodes, codes
 from seewhy.look.encode import code_layer
 from seewhy.look.grid import arrange
@@ -197,7 +198,9 @@ def test_what_is_far_from_every_code_is_called_strange(found: MappedCodes) -> No
 def test_a_file_that_is_no_map(tmp_path: Path) -> None:
     (tmp_path / "no.npz").write_bytes(b"nothing")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    for name in ("no.npz", "other.npz", "missing.npz"):
+    np.savez(tmp_path / "whole.npz", about=np.array("{}"), coordinates=np.random.default_rng(0).random((500, 2)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:4000])
+    for name in ("no.npz", "other.npz", "missing.npz", "cut.npz"):
         with pytest.raises(InputError, match="not a saved map"):
             MappedCodes.load(tmp_path / name)
 
@@ -329,8 +332,19 @@ def test_layers_pools_and_options() -> None:
     for words in ({"pool": "sum"}, {"metric": "cosinus"}, {"layout": "isomap"}, {"k": 0}, {"perplexity": float("nan")}):
         with pytest.raises(SpecError, match="expected"):
             CodeMap(**words)
+    with pytest.raises(SpecError, match="a perplexity of at least 2 for UMAP"):
+        CodeMap(layout="umap", perplexity=1)
     with pytest.raises(InputError, match="colour"):
         cosine.plot(colour="pink")
+
+
+def test_umap_that_is_not_there_is_told_before_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "umap", None)
+    monkeypatch.setattr("seewhy.look.embed.seen_by", lambda *_: pytest.fail("it passed over the images"))
+    with pytest.raises(MissingExtra, match=r"seewhy\[umap\]"):
+        CodeMap(layout="umap")(classifier(FAMILIES["vgg"]()), photos(9))
+    with pytest.raises(MissingExtra):
+        CodeMap(layout="umap").check(classifier(FAMILIES["vgg"]()))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -203,7 +205,7 @@ class MappedCodes:
     def load(path: str | os.PathLike[str]) -> MappedCodes:
         """Read what `save` wrote; raises `InputError` where it is something else."""
         try:
-            with np.load(path, allow_pickle=False) as held:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as held:
                 about = json.loads(str(held["about"]))
                 found: dict[str, Any] = {key: torch.from_numpy(held[key]) for key in held.files if key != "about"}
             found |= about
@@ -212,7 +214,7 @@ class MappedCodes:
             for key in ("classes", "outputs", "names", "notes"):
                 found[key] = tuple(about[key])
             return MappedCodes(**{field.name: found[field.name] for field in fields(MappedCodes)})
-        except (OSError, ValueError, LookupError, TypeError, EOFError) as error:
+        except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{os.fspath(path)} is not a saved map of codes: {error}") from None
 
     def _repr_html_(self) -> str:
@@ -323,17 +325,32 @@ class CodeMap(Look):
                 "expected components ≥ 2, iterations, k and perplexity ≥ 1, got "
                 f"components={self.components}, iterations={self.iterations}, k={self.k}, perplexity={self.perplexity:g}"
             )
+        if self.layout == "umap" and self.perplexity < 2:
+            raise SpecError(
+                f"expected a perplexity of at least 2 for UMAP, whose number of neighbours it is, got {self.perplexity:g}"
+            )
 
     @property
     def passes(self) -> tuple[int, int]:
         return 1, 0
+
+    def check(self, net: Classifier) -> None:
+        self._layer(net)
+
+    def _layer(self, net: Classifier) -> str:
+        """The address of the layer; raises before the pass what could be wrong after it."""
+        if self.layout == "umap":
+            from seewhy.look.layout import umap_class
+
+            umap_class()
+        return chosen_layers(net, (self.layer or code_layer(net),))[0]
 
     def __call__(self, net: Classifier, images: Pictures | None = None) -> MappedCodes:
         if images is None:
             raise InputError("a map is of images: give some")
         notes: list[str] = []
         with Meter() as meter:
-            (layer,) = chosen_layers(net, (self.layer or code_layer(net),))
+            layer = self._layer(net)
             given, classes, comparable = _aligned(images, net.labels, notes)
             found = self._mapped(net, seen_by(net, given, layer, self.pool, notes, classes), layer, notes)
         return replace(found, classes=classes, comparable=comparable, cost=meter.cost)

@@ -16,7 +16,7 @@ from seewhy.engine import Engine
 from seewhy.errors import InputError, SpecError
 from seewhy.lens.capture import Capture, capture, last_map, trace
 from seewhy.look.exemplars import chosen_layers
-from seewhy.look.stream import Pictures, parts
+from seewhy.look.stream import Pictures, parts, unread
 from seewhy.look.tally import Tally
 
 #: images a pass, whatever the engine's size: a map makes much of the last digits of a code, and they change with the size
@@ -90,8 +90,7 @@ def seen_by(
                 names += part.names
                 thumbnails.append(_thumbnails(part.images.pixels))
     if not answers:
-        because = f": {failed[0][1]}" if failed else ""
-        raise InputError(f"expected at least one image that can be read, got none{because}")
+        raise unread(failed)
     answer, index = torch.cat(answers), torch.cat(indices)
     good = answer.isfinite().all(1)
     failed += [(int(i), f"{layer} answers infinite values or no numbers to {names[int(p)]}")

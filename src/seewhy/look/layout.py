@@ -169,17 +169,22 @@ class _Known(Affinities):  # type: ignore[misc]  # openTSNE is not typed; it ask
         return (affinities, neighbours, distances) if return_distances else affinities
 
 
-def _umap(reduced: Array, neighbours: int, steps: int, seed: int) -> Any:
+def umap_class() -> Any:
+    """UMAP's class; raises `MissingExtra` where it is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from umap import UMAP
     except ImportError as error:
         raise MissingExtra("UMAP", "umap", error.name or "umap-learn") from None
+    return UMAP
+
+
+def _umap(reduced: Array, neighbours: int, steps: int, seed: int) -> Any:
     start = along_axes(reduced)
     start *= 10 / (np.abs(start).max() or 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads, that a seed forbids, and of graphs in pieces
-        return UMAP(
+        return umap_class()(
             n_neighbors=neighbours, n_epochs=steps, init=start.astype(np.float32), random_state=seed, n_jobs=1
         ).fit(reduced.astype(np.float32))

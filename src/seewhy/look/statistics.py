@@ -17,7 +17,7 @@ from seewhy.errors import InputError
 from seewhy.lens.capture import capture, named, stages, trace
 from seewhy.look.base import Look
 from seewhy.look.exemplars import chosen_layers
-from seewhy.look.stream import Pictures, parts, watched
+from seewhy.look.stream import Pictures, parts, unread, watched
 from seewhy.look.tally import Tally
 from seewhy.result import save, shown
 
@@ -155,6 +155,9 @@ class Statistics(Look):
     )
     source = "Willmore & Tolhurst 2001; Zeiler & Fergus 2014"
 
+    def check(self, net: Classifier) -> None:
+        chosen_layers(net, self.layers or rectified(net))
+
     def __call__(self, net: Classifier, images: Pictures | None = None) -> ActivationStatistics:
         if images is None:
             raise InputError("statistics are of answers to images: give some")
@@ -165,7 +168,7 @@ class Statistics(Look):
             places = {layer: math.prod(shape[1:]) for layer, shape in shapes.items()}
             failed, count = self._pass(net, images, sums, places)
         if not count:
-            raise InputError(f"expected at least one image that can be read, got none: {failed[0][1]}")
+            raise unread(failed)
         mean = {layer: each.total / each.values for layer, each in sums.items()}
         variance = {layer: each.squares / each.values - mean[layer].square() for layer, each in sums.items()}
         dead = {layer: each.lowest == each.highest for layer, each in sums.items()}

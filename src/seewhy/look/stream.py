@@ -135,6 +135,12 @@ def _part(
     )
 
 
+def unread(failed: Sequence[tuple[int, str]]) -> InputError:
+    """What to raise where no image came that could be read."""
+    because = f": {failed[0][1]}" if failed else ""
+    return InputError(f"expected at least one image that can be read, got none{because}")
+
+
 def one_of(images: Images | Tensor | DataSet, index: int, net: Classifier) -> Tensor:
     """The pixels (3, H, W) of one of the images that were looked at."""
     if not 0 <= index < len(images):

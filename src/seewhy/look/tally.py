@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -214,7 +216,7 @@ class Tally:
     def load(path: str | os.PathLike[str]) -> Tally:
         """Read what `save` wrote; raises `InputError` where it is something else."""
         try:
-            with np.load(path, allow_pickle=False) as held:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as held:
                 about = json.loads(str(held["about"]))
                 arrays = {name: torch.from_numpy(held[name]) for name in held.files if name != "about"}
             layers = {}
@@ -232,8 +234,10 @@ class Tally:
                 [(index, sentence) for index, sentence in about["failed"]],
                 about["strange"],
             )
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise InputError(f"{os.fspath(path)} is not the state of a pass over exemplars: {error}") from None
+        except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"{os.fspath(path)} is not the whole state of a pass over exemplars: {error}; without it the pass begins anew"
+            ) from None
 
     def saw(self, start: int, stop: int) -> None:
         joined: list[tuple[int, int]] = []
