@@ -153,7 +153,7 @@ def test_two_halves_and_a_pass_that_was_stopped_are_the_whole(tmp_path: Path) ->
     with pytest.raises(InputError, match="this method, model and layers"):
         Exemplars(k=7).tally(net, images, again)
     (tmp_path / "other.npz").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="is not the state"):
+    with pytest.raises(InputError, match="is not the whole state"):
         Tally.load(tmp_path / "other.npz")
     read, direct = method.result(net, whole, images), method(net, images)
     assert torch.equal(read.images[read.layer], direct.images[read.layer])
@@ -263,6 +263,11 @@ def test_the_state_is_of_one_size_whatever_the_number_of_images(tmp_path: Path) 
             )
         )
     assert sizes[0] == sizes[1]
+    whole = (tmp_path / "state.npz").read_bytes()
+    for cut in (0, 100, len(whole) - 30):
+        (tmp_path / "cut.npz").write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=r"not the whole state.*without it the pass begins anew"):
+            Tally.load(tmp_path / "cut.npz")
 
 
 def test_histograms_sums_classes_and_purity_are_those_of_all_peaks() -> None:
@@ -283,6 +288,17 @@ def test_histograms_sums_classes_and_purity_are_those_of_all_peaks() -> None:
     torch.testing.assert_close(found.class_means["convs.2"], means)
     score = (means[:, 3] - peaks.mean(0)) / peaks.std(0, correction=0)
     assert [unit for unit, _ in found.units_of("convs.2", 3)] == score.argsort(descending=True).tolist()
+
+
+def test_units_that_answer_alike_to_all_images_have_no_deviation_and_no_class() -> None:
+    net = classifier(FAMILIES["densenet"]())
+    images = Images(photos(1).repeat(7, 1, 1, 1), labels=torch.arange(7) % 2)
+    net.engine.batch = 2  # the last one comes alone, and its last digits may differ
+    found = Exemplars(layers=("convs.2",), k=2)(net, images)
+    assert float(found.deviation["convs.2"].max()) == 0
+    assert found.units_of("convs.2", 0) == []
+    with pytest.raises(InputError, match="answer alike to all images"):
+        found.plot_classes()
 
 
 def test_the_sketch_puts_every_number_between_its_edges() -> None:

@@ -12,7 +12,7 @@ from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter
 from seewhy.errors import InputError, LayerError, SpecError
-from seewhy.lens.capture import capture, find, last_map
+from seewhy.lens.capture import capture, find, last_map, trace
 from seewhy.look.base import Look
 from seewhy.result import save, shown
 
@@ -101,17 +101,16 @@ class Activations(Look):
         if self.channels < 0:
             raise SpecError(f"expected channels ≥ 0, got {self.channels}")
 
+    def check(self, net: Classifier) -> None:
+        map_of(net, self.layer)
+
     def __call__(self, net: Classifier, images: Tensor | Images | None = None) -> ActivationMaps:
         if images is None:
             raise InputError("activations are answers to images: give at least one")
         pixels = net.check(images)
-        layer = find(net, self.layer) if self.layer else last_map(net)
+        layer = map_of(net, self.layer)
         with Meter() as meter:
             found = net.engine.map(lambda part, _: capture(net, part, [layer])[layer].float().cpu(), pixels, "forward")
-        if found.ndim != 4:
-            raise LayerError(
-                f"{layer} answers {tuple(found.shape[1:])} for an image, not maps (C, H, W); choose another"
-            )
         strength = found.abs().mean((2, 3))
         count = min(self.channels, found.shape[1]) or found.shape[1]
         if self.channels:
@@ -129,3 +128,12 @@ class Activations(Look):
             cost=meter.cost,
             notes=() if count == found.shape[1] else (f"{count} of {found.shape[1]} channels are shown",),
         )
+
+
+def map_of(net: Classifier, layer: str | None) -> str:
+    """The address of a layer (None: the last spatial map), checked to answer maps; raises `LayerError`."""
+    address = find(net, layer) if layer else last_map(net)
+    shape = next(each.shape for each in trace(net) if each.address == address)
+    if len(shape) != 4:
+        raise LayerError(f"{address} answers {shape[1:]} for an image, not maps (C, H, W); choose another")
+    return address

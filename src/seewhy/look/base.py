@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
+from seewhy.lens.capture import find
 from seewhy.method import Method
 
 
@@ -29,6 +30,12 @@ class Look(Method):
     @property
     def passes(self) -> tuple[int, int]:
         return 1, 0
+
+    def check(self, net: Classifier) -> None:
+        """Raise, before any work, where the network lacks what the method names: a layer, a unit, a class. One forward pass."""
+        layer = getattr(self, "layer", None)
+        if layer:
+            find(net, layer)
 
     @abstractmethod
     def __call__(self, net: Classifier, images: Tensor | Images | None = None) -> Any:

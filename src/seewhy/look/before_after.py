@@ -13,8 +13,9 @@ from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.data.sets import DataSet
 from seewhy.engine import Cost, Meter
-from seewhy.errors import InputError, LayerError, SpecError
-from seewhy.lens.capture import capture, find, last_map
+from seewhy.errors import InputError, SpecError
+from seewhy.lens.capture import capture
+from seewhy.look.activations import map_of
 from seewhy.look.base import Look
 from seewhy.look.statistics import rectified
 from seewhy.result import save, shown
@@ -115,6 +116,9 @@ class BeforeAfter(Look):
     def passes(self) -> tuple[int, int]:
         return 3, 0
 
+    def check(self, net: Classifier) -> None:
+        map_of(net, self.layer)
+
     def __call__(self, net: Classifier, images: Tensor | Images | DataSet | None = None) -> BeforeAfterMaps:
         if images is None or len(images) != 2:
             count = "none" if images is None else str(len(images))
@@ -122,16 +126,13 @@ class BeforeAfter(Look):
         if isinstance(images, DataSet):
             images = images.images(slice(None), net.preprocess)
         pixels = net.check(images).detach()
-        layer = find(net, self.layer) if self.layer else last_map(net)
+        layer = map_of(net, self.layer)
         along = rectified(net)
         layers = [*dict.fromkeys((*along, layer))]
         with Meter() as meter:
             found = capture(net, pixels.to(net.engine.device), layers)
             logits = net.predict(pixels).cpu()
         maps = {"": pixels, **{each: found[each].float() for each in layers}}
-        shape = tuple(found[layer].shape[1:])
-        if len(shape) != 3:
-            raise LayerError(f"{layer} answers {shape} for an image, not maps (C, H, W); choose another")
         before, after = maps[layer].cpu()
         apart = (after - before).flatten(1).norm(dim=1)
         size = before.flatten(1).norm(dim=1)

@@ -24,7 +24,7 @@ from seewhy.errors import InputError, LayerError, SpecError, UnknownOperation
 from seewhy.lens.capture import capture, find, last_map, trace
 from seewhy.lens.receptive import Field, receptive_fields
 from seewhy.look.base import Look
-from seewhy.look.stream import Part, Pictures, one_of, parts, watched
+from seewhy.look.stream import Part, Pictures, one_of, parts, unread, watched
 from seewhy.look.tally import Rows, Tally, edges
 from seewhy.result import save, shown
 
@@ -36,6 +36,9 @@ EVERY = 10.0
 
 #: two units whose sets have more than this share in common are not both drawn
 _SHARED = 1 / 3
+
+#: the share of the mean square up to which a variance is rounding: values are float32 of passes of any size
+_ROUNDING = 1e-12
 
 #: operations with a ceiling, where peaks are cut off
 _CEILINGS = frozenset({"hardtanh", "sigmoid", "hardsigmoid", "tanh"})
@@ -117,7 +120,7 @@ class ExemplarSet:
         if not 0 <= label < len(self.classes):
             raise InputError(f"expected a class from 0 to {len(self.classes) - 1}, got {label}")
         score = (self.class_means[layer][:, label] - self.mean[layer]) / self.deviation[layer]
-        score = score.nan_to_num(-torch.inf, posinf=-torch.inf)
+        score = score.masked_fill(~score.isfinite(), -torch.inf)  # a unit that answers alike to all images
         best = score.topk(min(count, len(score)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(unit, value) for unit, value in pairs if value > -torch.inf]
@@ -238,6 +241,9 @@ class Exemplars(Look):
     def passes(self) -> tuple[int, int]:
         return 2, 0  # of one image: its own, and the one that carries windows
 
+    def check(self, net: Classifier) -> None:
+        self._layers(net)
+
     def __call__(self, net: Classifier, images: Pictures | None = None) -> ExemplarSet:
         if images is None:
             raise InputError("exemplars are found among images: give some")
@@ -280,9 +286,8 @@ class Exemplars(Look):
         fields: Mapping[str, Field],
         path: str | os.PathLike[str] | None = None,
     ) -> Tally:
-        layers = chosen_layers(net, self.layers or (uncut(net),))
+        layers = self._layers(net)
         key = json.loads(json.dumps({**self._kept, "layers": layers, "model": net.fingerprint}))
-        self._check_units(net, layers)
         classes = images.classes if isinstance(images, DataSet) and images.classes else net.labels
         if state is None:
             seen = {each.address: each.shape for each in trace(net)}
@@ -303,17 +308,19 @@ class Exemplars(Look):
                     state.save(path)
                     saved = time.monotonic()
         if not state.images:
-            because = f": {state.failed[0][1]}" if state.failed else ""
-            raise InputError(f"expected at least one image that can be read, got none{because}")
+            raise unread(state.failed)
         if path is not None and len(state) > given:
             state.save(path)
         return state
 
-    def _check_units(self, net: Classifier, layers: Sequence[str]) -> None:
+    def _layers(self, net: Classifier) -> list[str]:
+        """The addresses of the layers, checked to have the units that are asked for."""
+        layers = chosen_layers(net, self.layers or (uncut(net),))
         for each in trace(net):
             wrong = [unit for unit in self.units if not 0 <= unit < each.shape[1]] if each.address in layers else []
             if wrong:
                 raise InputError(f"{each.address} has units 0 to {each.shape[1] - 1}; there is no unit {wrong[0]}")
+        return layers
 
     @property
     def _kept(self) -> dict[str, Any]:
@@ -391,10 +398,7 @@ class Exemplars(Look):
             if known is not None and known.gated:
                 notes.append(f"{address}: gates bring in the whole image; the windows are those without the gates")
         mean = {address: rows.total / state.images for address, rows in held.items()}
-        deviation = {
-            address: (rows.squares / state.images - mean[address].square()).clamp_min(0).sqrt()
-            for address, rows in held.items()
-        }
+        deviation = {address: _deviation(rows.squares / state.images, mean[address]) for address, rows in held.items()}
         purity = {address: _purity(rows.labels, len(state.classes)) for address, rows in held.items()}
         drawn = {a: self._chosen(rows) for a, rows in held.items()}
         rereadable = isinstance(images, Tensor | Images | DataSet)
@@ -538,6 +542,12 @@ def _windows(known: Field | None, down: Tensor, across: Tensor, image: tuple[int
     (top, bottom), (left, right) = _axes(known, (known.shape[2], known.shape[3]))
     down, across = down.clamp_min(0), across.clamp_min(0)
     return torch.stack([top[down], left[across], bottom[down], right[across]], -1)
+
+
+def _deviation(square: Tensor, mean: Tensor) -> Tensor:
+    """The deviation (C,) by mean square and mean; none where it is no more than their rounding: all images are answered alike."""
+    variance = square - mean.square()
+    return variance.masked_fill(variance <= _ROUNDING * square, 0).sqrt()
 
 
 def _purity(labels: Tensor, classes: int) -> Tensor:

@@ -164,9 +164,12 @@ class Filters(Look):
                 f"expected dead from 0 to below 1 and alike above 0 to 1, got dead={self.dead:g}, alike={self.alike:g}"
             )
 
-    def __call__(self, net: Classifier, images: Tensor | Images | None = None) -> FilterGrid:
-        with Meter() as meter:
-            known = _all(net)
+    def check(self, net: Classifier) -> None:
+        self._chosen(net)
+
+    def _chosen(self, net: Classifier) -> tuple[str, Tensor, int, str]:
+        """The address of the convolution, its weights and groups, and the view that it has."""
+        known = _all(net)
         address = self._find(net, known)
         weights, groups = known[address]
         inputs = weights.shape[1]
@@ -174,6 +177,11 @@ class Filters(Look):
         view = self.view or ("colour" if on_pixels else "slices" if inputs == 1 else "norm")
         if view == "colour" and not on_pixels:
             raise LayerError(f"{address} works on {inputs * groups} maps, not on colours; use view=slices or view=norm")
+        return address, weights, groups, view
+
+    def __call__(self, net: Classifier, images: Tensor | Images | None = None) -> FilterGrid:
+        with Meter() as meter:
+            address, weights, groups, view = self._chosen(net)
         norms = weights.flatten(1).norm(dim=1)
         dead = (norms <= self.dead * norms.median()).nonzero()[:, 0]
         pairs, cosines = _alike(weights, dead, self.alike)
