@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from torch import Tensor
 from seewhy import rng
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
-from seewhy.engine import Cost, Meter, count
-from seewhy.errors import InputError, ModelError, NothingToExplain, SpecError
+from seewhy.engine import Cost, Meter, count, out_of_memory
+from seewhy.errors import InputError, ModelError, NothingToExplain, SpecError, nearest
 from seewhy.lens.reach import reach
 from seewhy.look.base import Look
 from seewhy.look.objectives import Logit, Objective, Term, View, objective
@@ -57,7 +57,7 @@ class Maximized:
     that of each step, moved. `snapshots` (K, N, 3, H, W) are images on the way, after `steps` (K,). `wanted` (N,) is the
     class that each is an image of (−1: none), `probabilities` (N, C) what the model says of them, `labels` its classes.
     `others` are the names of other models that were asked, `others_probability` and `others_recognise` (M, N) their
-    probability of each image's class (NaN for images of no class) and whether it is their first.
+    probability of each image's class (NaN for images of no class, or of one that they lack) and whether it is their first.
     """
 
     method: str
@@ -89,7 +89,7 @@ class Maximized:
                     "recognised": bool(self.recognised[row]),
                     "others": {
                         other: {
-                            "probability": float(self.others_probability[at, row]),
+                            "probability": _finite(float(self.others_probability[at, row])),
                             "recognised": bool(self.others_recognise[at, row]),
                         }
                         for at, other in enumerate(self.others)
@@ -105,55 +105,64 @@ class Maximized:
     def by(self, other: Classifier) -> Tensor:
         """The probability (N,) that another model gives to each image's class, and NaN for images of no class.
 
-        Classes are found by their names, or by their indices where neither model has names and both have as many; images
+        Classes are found by their names and synonyms, or by their indices where the other has no names and as many; images
         are resized to the other's input. One of its forward passes an image. Raises `InputError` for a class that it lacks.
         """
-        return self._asked(other)[0]
+        return self._asked(other, self._places(other))[0]
 
     def recognised_by(self, other: Classifier) -> Tensor:
         """Whether another model says the class that each image is of (N,), as in `by`."""
-        return self._asked(other)[1]
+        return self._asked(other, self._places(other))[1]
 
     def asked(self, others: Sequence[Classifier]) -> Maximized:
-        """The same with what other models say of the images, one of their forward passes an image; see `by`."""
-        said = [self._asked(other) for other in others]
-        if not said:
+        """The same with what other models say of the images, one of their forward passes an image; see `by`.
+
+        A class that one of them lacks is a note, and NaN.
+        """
+        if not others:
             return self
-        right = [int(recognised.sum()) for _, recognised in said]
-        of = int((self.wanted >= 0).sum())
+        at = [counterparts(self.labels, self.wanted, other) for other in others]
+        said = [self._asked(other, places) for other, places in zip(others, at, strict=True)]
         told = [
-            f"{other.name} recognises {count} of {of} images as their class"
-            for other, count in zip(others, right, strict=True)
+            note
+            for other, places, (_, recognised) in zip(others, at, said, strict=True)
+            for note in self._told(other.name, places, int(recognised.sum()))
         ]
         return replace(
             self,
             others=tuple(other.name for other in others),
             others_probability=torch.stack([probability for probability, _ in said]),
             others_recognise=torch.stack([recognised for _, recognised in said]),
-            notes=(
-                *self.notes,
-                *(told if of else ["images of no class cannot be recognised, so no other model was asked"]),
-            ),
+            notes=(*self.notes, *dict.fromkeys(told)),
         )
 
-    def _asked(self, other: Classifier) -> tuple[Tensor, Tensor]:
-        """Another model's probability of each image's class and whether it is its first, (N,)."""
-        probability = torch.full((len(self.wanted),), math.nan)
-        of = (self.wanted >= 0).nonzero()[:, 0]
+    def _told(self, other: str, at: Tensor, right: int) -> Iterator[str]:
+        """What a reader must know of another model's answer, which has the images' classes `at` (N,) these indices."""
+        from seewhy.report.words import some
+
+        known, wanted = at >= 0, self.wanted >= 0
+        if not wanted.any():
+            yield "images of no class cannot be recognised, so no other model was asked"
+        if known.any():
+            yield f"{other} recognises {right} of {int(known.sum())} images as their class"
+        lacking = dict.fromkeys(f'"{self.labels[index]}"' for index in self.wanted[wanted & ~known].tolist())
+        if lacking:
+            yield f"{other} has no class {some(list(lacking), 3)}: it cannot recognise those images"
+
+    def _places(self, other: Classifier) -> Tensor:
+        """As `counterparts`; raises `InputError` for a class that the other model lacks."""
+        at = counterparts(self.labels, self.wanted, other)
+        lacking = [self.labels[index] for index in self.wanted[(self.wanted >= 0) & (at < 0)].tolist()]
+        if lacking:
+            raise InputError(f'{other.name} has no class "{lacking[0]}"{nearest(lacking[0], other.labels)}')
+        return at
+
+    def _asked(self, other: Classifier, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Another model's probability of each image's class, at these of its indices, and whether it is its first, (N,)."""
+        probability = torch.full((len(at),), math.nan)
+        of = (at >= 0).nonzero()[:, 0]
         if not len(of):
-            return probability, torch.zeros(len(self.wanted), dtype=torch.bool)
-        at = torch.full_like(self.wanted, -1)
-        for row, index in enumerate(self.wanted.tolist()):
-            if index < 0:
-                continue
-            if other.labels_given:
-                at[row] = other.index(self.labels[index])
-            elif other.classes == len(self.labels):
-                at[row] = index
-            else:
-                raise InputError(
-                    f"expected a model of the same {len(self.labels)} classes, or one that names them, got {other!r}"
-                )
+            return probability, torch.zeros(len(at), dtype=torch.bool)
         pixels = self.images.pixels
         if tuple(pixels.shape[2:]) != other.size:
             pixels = torch.nn.functional.interpolate(
@@ -161,7 +170,7 @@ class Maximized:
             ).clamp(0, 1)
         said = other.predict(pixels).cpu()
         probability[of] = said.softmax(1)[of, at[of]]
-        return probability, (said.argmax(1) == at) & (self.wanted >= 0)
+        return probability, said.argmax(1) == at
 
     def plot(self) -> Figure:
         """The images, those on the way before them, with what the model says of them."""
@@ -175,6 +184,34 @@ class Maximized:
 
     def _repr_html_(self) -> str:
         return shown(self.plot(), self.method)
+
+
+def _finite(value: float) -> float | None:
+    """A number as JSON can have it."""
+    return value if math.isfinite(value) else None
+
+
+def counterparts(labels: Sequence[str], wanted: Tensor, other: Classifier) -> Tensor:
+    """Another model's index of each image's class (N,), −1 for images of no class and for classes that it lacks.
+
+    Raises `InputError` where its classes cannot be told from each other: it has no names for them, and not as many.
+    """
+    if not other.labels_given and other.classes != len(labels) and bool((wanted >= 0).any()):
+        raise InputError(f"expected a model of the same {len(labels)} classes, or one that names them, got {other!r}")
+    known = {index: _counterpart(labels[index], index, other) for index in set(wanted.tolist()) if index >= 0}
+    return torch.tensor([known.get(index, -1) for index in wanted.tolist()], dtype=torch.long)
+
+
+def _counterpart(label: str, index: int, other: Classifier) -> int:
+    """Another model's index of a class: by its name, else by one of the synonyms in it; −1 where it has none of them."""
+    if not other.labels_given or (index < other.classes and other.labels[index] == label):
+        return index
+    for name in filter(None, (label, *map(str.strip, label.split(",")))):
+        if name.lstrip("-").isdecimal() and name not in other.labels:
+            continue  # would be taken for an index
+        with suppress(InputError):
+            return other.index(name)
+    return -1
 
 
 @dataclass(frozen=True)
@@ -191,12 +228,12 @@ class Maximize(Look):
     `rotate` degrees move the picture at random before each pass; `rate` is Adam's, `snapshots` how many images of the way
     are kept.
 
-    `also` are other models of the same classes that are shown the images of classes: an image that others recognise, too, has
-    more of the class in it than of the model.
+    `also` are other models that are shown the images of classes: an image that others recognise, too, has more of the class in it
+    than of the model. A class that one of them lacks is a note, and NaN.
 
     Answers `Maximized`: images (N, 3, H, W), objectives in the network's units, probabilities. Images that do not depend on
     `diversity` do not depend on each other. Raises `SpecError` for an objective that cannot be read, `LayerError` for a layer or
-    a unit that is not there, `InputError` for a class.
+    a unit that is not there, `InputError` for a class, or another model whose classes cannot be told.
     Cost: a forward and a backward pass a step and image, each ended at the last layer that the objective needs; three
     forward passes more.
     Limits: a local maximum, one of many; strongly shaped by the parametrization; people predict units better from natural
@@ -259,21 +296,30 @@ class Maximize(Look):
         made = self.number * (objective(self.objective).units if self.objective else FIRST)
         return made * (self.steps + 3), made * self.steps
 
+    def check(self, net: Classifier) -> None:
+        self._wanted(net).check(net)
+
+    def _wanted(self, net: Classifier) -> Objective:
+        return objective(self.objective) if self.objective else 1.0 * Logit(tuple(range(min(FIRST, net.classes))))
+
     def __call__(
         self, net: Classifier, images: Tensor | Images | None = None, *, also: Sequence[Classifier] = ()
     ) -> Maximized:
-        wanted = objective(self.objective) if self.objective else 1.0 * Logit(tuple(range(min(FIRST, net.classes))))
+        wanted = self._wanted(net)
+        unit = torch.arange(wanted.units).repeat_interleave(self.number)
+        of = _classes(net, wanted, unit)
+        for other in also:  # what would be wrong after the climb is wrong before it
+            counterparts(net.labels, of, other)
         with Meter() as meter:
             names = [name for name in wanted.check(net) for _ in range(self.number)]
-            unit = torch.arange(wanted.units).repeat_interleave(self.number)
             made = self._parametrization(net, images)
             kept = on_the_way(self.steps, self.snapshots)
             draws = [rng.generator(self.seed, self.name, row) for row in range(len(unit))]
             moves = Moves(round(self.jitter * min(net.size)), self.scale, self.rotate)
 
-            def score(pixels: Tensor, moved: Tensor, of: Tensor) -> Tensor:
+            def score(pixels: Tensor, moved: Tensor, rows: Tensor) -> Tensor:
                 answers = reach(net, moved, wanted.layers, logits=wanted.logits)
-                return wanted(View(pixels, answers, unit[of]), net)
+                return wanted(View(pixels, answers, unit[rows]), net)
 
             climbed = climb(
                 net,
@@ -287,7 +333,6 @@ class Maximize(Look):
                 together=wanted.together,
             )
             logits = net.predict(climbed.pixels).cpu()
-        of = _classes(net, wanted, unit)
         probabilities = logits.softmax(1)
         found = Maximized(
             method=self.spec,
@@ -385,7 +430,15 @@ def climb(
             return found.pixels
 
         if together:
-            run(rows, slice(0, len(rows)))
+            try:
+                run(rows, slice(0, len(rows)))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise SpecError(
+                    f"memory ran out: all {len(rows)} images run together, since they depend on each other by diversity; "
+                    "take a smaller number, or fewer units"
+                ) from error
         else:
             in_batches(net, run, rows, "maximize")
     done = [parts[row] for row in sorted(parts)]

@@ -160,10 +160,13 @@ def _said(found: Maximized, row: int) -> str:
     best = int(said.argmax())
     own = f"{words.percent(float(said[index]))}" + ("" if best == index else f"; rather {found.labels[best]}")
     others = [
-        f"{name}: {words.percent(float(found.others_probability[place, row]))}"
-        for place, name in enumerate(found.others)
+        f"{name}: {_percent(float(found.others_probability[place, row]))}" for place, name in enumerate(found.others)
     ]
     return "\n".join([own, *others])
+
+
+def _percent(probability: float) -> str:
+    return "no such class" if math.isnan(probability) else words.percent(probability)
 
 
 def pairs(images: Images, others: torch.Tensor, title: str, said: Sequence[str], limit: int = 6) -> Figure:

@@ -58,7 +58,7 @@ class Whole:
         return self.planned.drawn(whole(self.job.material) if self.planned.model is None else other_data())
 
     @cached_property
-    def masks(self) -> dict[str, Tensor] | None:
+    def masks(self) -> dict[str, dict[int, Tensor]] | None:
         """What the images show, where masks of them were given."""
         root = self.job.material.masks
         return masks(root, self.data, self.net.preprocess) if root is not None and self.planned.model is None else None
@@ -303,7 +303,7 @@ def _maximized(held: Whole, method: Maximize) -> Found:
                 "others": [
                     {
                         "model": other,
-                        "probability": float(found.others_probability[at, row]),
+                        "probability": number(float(found.others_probability[at, row])),
                         "recognised": bool(found.others_recognise[at, row]),
                     }
                     for at, other in enumerate(found.others)

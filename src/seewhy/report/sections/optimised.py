@@ -84,6 +84,9 @@ def _impression(each: dict[str, Any], picture: Image) -> Optimised:
     label, own = each["class"]["label"], words.percent(each["class"]["probability"])
     said = [f"recognised: {own}" if each["recognised"] else f"not recognised: {own}"]
     for other in each["others"]:
+        if other["probability"] is None:
+            said.append(f"not a class of {other['model']}")
+            continue
         known = "recognised" if other["recognised"] else "not recognised"
         said.append(f"{known} by {other['model']}: {words.percent(other['probability'])}")
     alt = f"The model's idea of {label}: an image made from noise to raise that class's logit"
@@ -99,8 +102,10 @@ def _recognition(reading: Reading, asked: Sequence[dict[str, Any]]) -> str:
     said = [f"{reading.model} recognises {own} of {count} as the class that they were made for."]
     names = [other["model"] for other in asked[0]["others"]]
     for place, name in enumerate(names):
-        right = sum(each["others"][place]["recognised"] for each in asked)
-        said.append(f"{name}, which had no part in making them, recognises {right} of {count}.")
+        known = [each["others"][place] for each in asked if each["others"][place]["probability"] is not None]
+        right = sum(other["recognised"] for other in known)
+        of = f"{len(known)}" if len(known) == count else f"{len(known)}, the others not being classes of it"
+        said.append(f"{name}, which had no part in making them, recognises {right} of {of}.")
     if not names:
         said.append(
             "No other model of the same classes is at hand to be asked; `seewhy look --method maximize --also MODEL` asks one."
