@@ -15,6 +15,7 @@ from seewhy.errors import InputError, LayerError, ModelError, NothingToExplain, 
 from seewhy.lens import capture
 from seewhy.lens.reach import reach
 from seewhy.look import DeepDream, Invert, Maximize
+from seewhy.look.maximize import counterparts
 from seewhy.look.objectives import (
     L2,
     Blur,
@@ -297,6 +298,45 @@ def test_another_model_says_what_it_recognises() -> None:
     assert Maximize("channel(stem;1)", steps=2)(net).by(other).isnan().all()
 
 
+def test_a_class_is_the_one_of_any_of_its_names_and_one_that_another_model_lacks_is_a_note() -> None:
+    labels = ["tench, Tinca tinca", "3", "crane", "crane", "dog"]
+    net = classifier(FAMILIES["mobilenet"](), labels=labels)
+    wanted = torch.tensor([0, 1, 2, 3, 4, -1])
+    same = classifier(FAMILIES["resnet"](), labels=labels)
+    assert counterparts(labels, wanted, same).tolist() == wanted.tolist()
+    other = classifier(FAMILIES["resnet"](), labels=["hound, dog", "cat", "Tench", "elk", "ant"], name="other")
+    assert counterparts(labels, wanted, other).tolist() == [2, -1, -1, -1, 0, -1]  # and the fourth class is not "3"
+    found = Maximize("logit(0;1;4)", steps=2)(net, also=[other])
+    assert found.others_probability.isnan().tolist() == [[False, True, False]]
+    said = other.predict(found.images).softmax(1)
+    torch.testing.assert_close(found.others_probability[0, [0, 2]], said[[0, 2], [2, 0]])
+    assert 'other has no class "3": it cannot recognise those images' in found.notes
+    assert any(note.startswith("other recognises") and " of 2 images" in note for note in found.notes)
+    assert found.facts()["images"][1]["others"]["other"] == {"probability": None, "recognised": False}
+    assert found.plot() is not None
+
+
+def test_models_whose_classes_cannot_be_told_are_refused_before_the_climb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seewhy.look.maximize.climb", lambda *_, **__: pytest.fail("it climbed"))
+    net = classifier(FAMILIES["mobilenet"]())
+    bare = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 3)), size=SIZE, check=False)
+    with pytest.raises(InputError, match="same 5 classes"):
+        Maximize("logit(0)")(net, also=[bare])
+
+
+def test_memory_that_does_not_suffice_for_all_images_together_says_what_to_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("seewhy.look.maximize._ascend", full)
+    with pytest.raises(SpecError, match=r"all 3 images run together.*a smaller number"):
+        Maximize("logit(0)+diversity(stem)", number=3)(classifier(FAMILIES["mobilenet"]()))
+    with pytest.raises(MemoryError):
+        Maximize("logit(0)", number=3)(classifier(FAMILIES["mobilenet"]()))
+
+
 def test_seeds_batches_and_neighbours() -> None:
     net = classifier(FAMILIES["densenet"]())
     first = Maximize("channel(stem;0-4)", steps=8)(net)
@@ -391,6 +431,7 @@ class NotANumber(Stripes):
         ("maximize:objective=logit(catt)", InputError, 'did you mean "cat"'),
         ("deepdream:octaves=0", SpecError, "octaves ≥ 1"),
         ("deepdream:objective=logit(0-2)", SpecError, "one unit"),
+        ("deepdream:objective=neuron(stem;1;2;3)", SpecError, "expected octaves=1 for neuron"),
         ("deepdream", InputError, "at least one"),
         ("invert:steps=0", SpecError, "steps ≥ 1"),
         ("invert", InputError, "at least one"),
@@ -457,3 +498,11 @@ def test_an_invertible_layer_is_inverted() -> None:
     smooth = Invert("turn", tv=100, steps=100)(net, images)
     view = [View(each, {}, torch.zeros(2)) for each in (smooth.inversions, found.inversions)]
     assert (TotalVariation().value(view[0], net) < TotalVariation().value(view[1], net)).all()
+
+
+def test_an_image_that_a_layer_answers_nothing_to_has_no_inversion() -> None:
+    net = Classifier(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 2)), size=8, check=False)
+    with torch.no_grad():
+        net.module.get_submodule("0").get_parameter("bias").fill_(-100)
+    with pytest.raises(NothingToExplain, match="1 answers zero everywhere to image 1"):
+        Invert("1", steps=2)(net, torch.rand(2, 3, 8, 8))

@@ -19,7 +19,7 @@ from seewhy.lens.capture import middle_map
 from seewhy.lens.reach import reach
 from seewhy.look.base import Look
 from seewhy.look.maximize import in_batches, steps_told
-from seewhy.look.objectives import Layer, Objective, Term, View, objective
+from seewhy.look.objectives import Layer, Neuron, Objective, Term, View, objective
 from seewhy.result import save, shown
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class DeepDream(Look):
     goes on at the next. `steps` at each, of `rate` a pixel on average; before each the picture is shifted around by up to
     `jitter`, a share of its side. Answers `Dream`: images (N, 3, H, W) in [0, 1].
 
-    Raises `LayerError` for an objective past the point where the network takes one size alone: use octaves=1, or a layer before.
+    Raises `LayerError` for an objective past the point where the network takes one size alone: use octaves=1, or a layer before;
+    `SpecError` for a neuron at a place, which is one of one size alone.
     Cost: `octaves` · `steps` forward and backward passes an image, most of them of smaller pictures; two forward passes more.
     Limits: shows what a layer can be made to see, not what it saw.
     Source: Mordvintsev, Olah & Tyka 2015, "Inceptionism: going deeper into neural networks".
@@ -113,6 +114,12 @@ class DeepDream(Look):
             wanted = objective(self.objective)
             if wanted.units > 1 or wanted.together:
                 raise SpecError(f"expected an objective of one unit and of each image alone, got {wanted}")
+            placed = [str(term) for _, term in wanted.terms if isinstance(term, Neuron) and term.row is not None]
+            if placed and self.octaves > 1:
+                raise SpecError(
+                    f"expected octaves=1 for {placed[0]}, a place that pictures of other sizes have elsewhere or not at all, got "
+                    f"octaves={self.octaves}; without row and column it is the centre of any size"
+                )
         for good, words in (
             (self.octaves >= 1, f"octaves ≥ 1, got {self.octaves}"),
             (0 < self.ratio < 1, f"ratio between 0 and 1, got {self.ratio:g}"),
@@ -126,6 +133,9 @@ class DeepDream(Look):
     @property
     def passes(self) -> tuple[int, int]:
         return self.octaves * self.steps + 2, self.octaves * self.steps
+
+    def check(self, net: Classifier) -> None:
+        self._objective(net).check(net)
 
     def __call__(self, net: Classifier, images: Tensor | Images | None = None) -> Dream:
         if images is None:

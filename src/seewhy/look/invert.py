@@ -12,7 +12,7 @@ from seewhy import rng
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter
-from seewhy.errors import InputError, LayerError, SpecError
+from seewhy.errors import InputError, NothingToExplain, SpecError
 from seewhy.lens.capture import capture, find, middle_map
 from seewhy.lens.reach import reach
 from seewhy.look.base import Look
@@ -82,6 +82,8 @@ class Invert(Look):
     pixels and colours of the squared differences. `steps` of Adam at `rate`, on the image's spectrum
     (`seewhy.look.parametrize.Frequencies`).
     Answers `Inverted`: images (N, 3, H, W) in [0, 1] and how far each code is off.
+
+    Raises `LayerError` for a layer that is not there, `NothingToExplain` for an image to which it answers zero everywhere.
     Cost: a forward and a backward pass a step and image, each ended at the layer; five forward passes more.
     Limits: one of many images with that code; what looks natural in it comes from the layer and from TV alike.
     Deviation: a spectrum and Adam in place of pixels and momentum; a sigmoid keeps pixels in range, not a norm.
@@ -121,19 +123,26 @@ class Invert(Look):
     def passes(self) -> tuple[int, int]:
         return self.steps + 5, self.steps
 
+    def check(self, net: Classifier) -> None:
+        self._layer(net)
+
+    def _layer(self, net: Classifier) -> str:
+        return find(net, self.layer) if self.layer else middle_map(net)
+
     def __call__(self, net: Classifier, images: Tensor | Images | None = None) -> Inverted:
         if images is None:
             raise InputError("an inversion is of a photograph: give at least one")
         pixels = net.check(images).detach()
-        layer = find(net, self.layer) if self.layer else middle_map(net)
+        layer = self._layer(net)
         variation = TotalVariation()
         with Meter() as meter:
             codes = in_batches(net, lambda part, _: capture(net, part, [layer])[layer].cpu(), pixels, "code")
             length = codes.flatten(1).square().sum(1)
             silent = (length == 0).nonzero()[:, 0].tolist()
+            given = images if isinstance(images, Images) else Images(pixels.cpu())
             if silent:
-                raise LayerError(
-                    f"{layer} answers zero everywhere to image {silent[0] + 1}: there is nothing to invert"
+                raise NothingToExplain(
+                    f"{layer} answers zero everywhere to {given.names[silent[0]]}: there is nothing to invert"
                 )
 
             def score(plain: Tensor, moved: Tensor, of: Tensor) -> Tensor:
@@ -156,7 +165,7 @@ class Invert(Look):
         return Inverted(
             method=self.spec,
             layer=layer,
-            images=images if isinstance(images, Images) else Images(pixels.cpu()),
+            images=given,
             inversions=climbed.pixels,
             errors=off[0],
             start=off[1],
