@@ -14,6 +14,7 @@ from seewhy.data.images import Images
 from seewhy.data.sets import Arrays, DataSet
 from seewhy.errors import InputError, SpecError
 from seewhy.lens.capture import capture
+from seewhy.look.concepts import shown
 from seewhy.look.units import Units
 
 
@@ -88,6 +89,16 @@ def test_a_planted_unit_gets_its_class_and_its_concept() -> None:
     pooled = Units(layer="2", quantile=0.06)(net, images, concepts)
     assert pooled.iou is not None
     assert 0.6 < float(pooled.iou[1, 0]) < 1  # borders are blurred by enlarging
+    sparse = {name: {place: each for place, each in enumerate(dense) if each.any()} for name, dense in concepts.items()}
+    same = Units(layer="1", quantile=0.06)(net, images, sparse)
+    for name in ("iou", "overlap", "sheet", "drawn"):
+        assert torch.equal(getattr(same, name), getattr(found, name)), name
+    assert same.notes == found.notes
+    assert [shown(sparse, image, net.size)[0].tolist() for image in (0, 1)] == [
+        [0],
+        [1],
+    ]  # no memory for the other concept
+    assert shown({"red": sparse["red"]}, 1, net.size)[1].shape == (0, SIZE**2)
     assert Units(layer="1")(net, images).name(1) == "red"  # by its class alone
     assert found.plot() is not None
 
@@ -131,6 +142,9 @@ def test_bad_input_is_a_clear_sentence_or_note() -> None:
     for words, masks in ((r"got \(3, 24, 24\)", {"red": mask[:3]}), ("at least one concept", {})):
         with pytest.raises(InputError, match=words):
             Units()(net, images, masks)
+    for place, size in ((4, SIZE), (0, 5)):
+        with pytest.raises(InputError, match=f"of images 0 to 3, got .* of image {place}"):
+            Units()(net, images, {"red": {place: torch.ones(size, size)}})
     with pytest.raises(InputError, match="give some"):
         Units()(net)
     with pytest.raises(SpecError, match="quantile=2"):

@@ -20,18 +20,18 @@ from seewhy.errors import DataError
 OBJECT = "object"
 
 
-def masks(root: str | os.PathLike[str], images: DataSet, preprocess: Preprocess) -> dict[str, Tensor]:
-    """Masks (N, H, W) of each concept, as a model sees the images: true where an image shows it.
+def masks(root: str | os.PathLike[str], images: DataSet, preprocess: Preprocess) -> dict[str, dict[int, Tensor]]:
+    """Of each concept the masks (H, W) of the images that have one, by the image's place: true where the model sees it.
 
     `root` holds a mask for each image under the image's own name, of the object that the image's class names; or a
     subfolder for each concept that does so, in which images that don't show it may lack. The object is the part, light or
     dark, that covers less of the picture's border. Sizes and crops are the images'. Raises `DataError` where there are no
-    masks, or an image's is missing, cannot be read, or has other proportions than the image.
+    masks, or an image's is missing, cannot be read, or has other proportions than the image. Memory: a byte a pixel of each mask.
     """
     sizes: dict[int, tuple[int, int] | None] = {}
-    found: dict[str, Tensor] = {}
+    found: dict[str, dict[int, Tensor]] = {}
     for concept, files in mask_files(root, images).items():
-        found[concept] = torch.zeros(len(images), *preprocess.size, dtype=torch.bool)
+        found[concept] = {}
         for index, file in files.items():
             if index not in sizes:
                 sizes[index] = _size(images.item(index))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,11 @@ from seewhy.engine import Cost, Meter
 from seewhy.errors import InputError, SpecError, UnknownOperation
 from seewhy.lens.capture import capture, trace
 from seewhy.lens.receptive import receptive_fields
+from seewhy.look import concepts
 from seewhy.look.base import Look
+from seewhy.look.concepts import Masks
 from seewhy.look.exemplars import chosen_layers
-from seewhy.look.stream import one_of, parts, watched
+from seewhy.look.stream import one_of, parts, unread, watched
 from seewhy.look.tally import Tally
 from seewhy.result import save, shown
 from seewhy.rng import generator
@@ -116,14 +117,15 @@ class Units(Look):
     μ_rest the mean of the others'. The floor is the same with labels shuffled `shuffles` times: with few images a class,
     any unit is selective. Without labels, the classes that the model predicts stand in.
 
-    `masks` (network dissection): for each concept (N, H, W), true where an image shows it. A unit is on where its map,
-    enlarged bilinearly between its receptive fields' centres, is above the value that the share `quantile` of all its
-    responses exceeds; its concept is the one with the largest IoU = |on ∧ mask| / |on ∨ mask| over all images, if above `iou`.
+    `masks` (network dissection): for each concept (N, H, W), true where an image shows it, or (H, W) by the place of each image
+    that has a mask of it, as `seewhy.data.masks` reads them. A unit is on where its map, enlarged bilinearly between its
+    receptive fields' centres, is above the value that the share `quantile` of all its responses exceeds; its concept is the
+    one with the largest IoU = |on ∧ mask| / |on ∨ mask| over all images, if above `iou`.
 
     `layer`: an address as `seewhy model` prints it (none: the last spatial map). Answers a `NamedUnits`.
     Raises `InputError` for masks that don't fit the images. One class alone is a note, and selectivity 0.
     Cost: one forward pass an image, one more for predicted classes, with masks a second one and enlarging each map; memory
-    4 bytes an image and unit, with masks the top `quantile` of all responses.
+    4 bytes an image and unit, with masks the top `quantile` of all responses, and the masks themselves.
     Limits: what a unit answers to need not be what it is for; a concept that no mask has is not found.
     Deviation: maps with negative values count by their positive part. Source: Morcos et al. 2018, arXiv 1803.06959;
     Bau et al. 2017, arXiv 1704.05796.
@@ -162,20 +164,26 @@ class Units(Look):
     def passes(self) -> tuple[int, int]:
         return 2, 0
 
+    def check(self, net: Classifier) -> None:
+        self._layer(net)
+
+    def _layer(self, net: Classifier) -> str:
+        return chosen_layers(net, (self.layer,) if self.layer else ())[0]
+
     def __call__(
         self,
         net: Classifier,
         images: Tensor | Images | DataSet | None = None,
-        masks: Mapping[str, Tensor] | None = None,
+        masks: Masks | None = None,
     ) -> NamedUnits:
         if images is None:
             raise InputError("units are named by images: give some")
-        concepts = _checked(masks, len(images), net.size)
+        names = concepts.checked(masks, len(images), net.size)
         classes = tuple(images.classes) if isinstance(images, DataSet) and images.classes else net.labels
-        (layer,) = chosen_layers(net, (self.layer,) if self.layer else ())
+        layer = self._layer(net)
         notes: list[str] = []
         with Meter() as meter:
-            responses, labels, indices, top = self._seen(net, images, layer, classes, bool(concepts), notes)
+            responses, labels, indices, top = self._seen(net, images, layer, classes, bool(names), notes)
             known = labels >= 0
             if not known.all() and known.any():
                 notes.append(
@@ -196,7 +204,7 @@ class Units(Look):
             self.spec,
             layer,
             classes,
-            concepts,
+            names,
             len(responses),
             *found,
             threshold=threshold,
@@ -247,7 +255,7 @@ class Units(Look):
         if failed:
             notes.append(f"{len(failed)} of {len(images):,} images could not be read: {failed[0][1]}")
         if not responses:
-            raise InputError(f"expected at least one image that can be read, got none: {failed[0][1]}")
+            raise unread(failed)
         joined, classed = torch.cat(responses), torch.cat(labels)
         if not bool(joined.isfinite().all()):
             raise InputError(f"{layer} answers infinite values or no numbers for some images; choose another layer")
@@ -299,7 +307,7 @@ class Units(Look):
         images: Tensor | Images | DataSet,
         layer: str,
         classes: tuple[str, ...],
-        masks: Mapping[str, Tensor],
+        masks: Masks,
         threshold: Tensor,
         notes: list[str],
     ) -> tuple[tuple[Tensor, Tensor, Tensor], Ways]:
@@ -316,12 +324,12 @@ class Units(Look):
                 maps = maps.reshape(len(maps), *(maps.shape[1:] or (1, 1)))
                 if ways is None:
                     ways = _between(net, layer, (maps.shape[1], maps.shape[2]), notes)
-                concept = torch.stack([mask[index].bool() for mask in masks.values()]).flatten(1).float()
-                shown_by += concept.sum(1)
+                places, pixels = concepts.shown(masks, index, net.size)
+                shown_by[0, places] += pixels.sum(1)
                 for start in range(0, len(maps), _AT_ONCE):
                     some = slice(start, start + _AT_ONCE)
                     active = (ways[0] @ maps[some] @ ways[1].T > threshold[some, None, None]).flatten(1).float()
-                    common[some] += active @ concept.T
+                    common[some, places] += active @ pixels.T
                     on[some] += active.sum(1, keepdim=True)
         silent = [name for name, pixels in zip(masks, shown_by[0].tolist(), strict=True) if not pixels]
         if silent:
@@ -330,7 +338,7 @@ class Units(Look):
         named = int((iou.max(1).values > self.iou).sum())
         notes.append(f"{named} of {len(iou)} units overlap a concept by an IoU above {self.iou:g}")
         if ways is None:
-            raise InputError("expected at least one image that can be read, got none")
+            raise unread([])
         return (threshold, iou.float(), common.long()), ways
 
 
@@ -349,7 +357,7 @@ def _sheet(
     net: Classifier,
     images: Tensor | Images | DataSet,
     layer: str,
-    masks: Mapping[str, Tensor],
+    masks: Masks,
     dissected: tuple[Tensor, Tensor, Tensor],
     ways: Ways,
     drawn: Tensor,
@@ -362,8 +370,9 @@ def _sheet(
     responses, indices = seen
     sheet = torch.full((len(drawn), SHOWN, 3, SIDE, SIDE), 255, dtype=torch.uint8)
     every = list(masks.values())
+    has = {concept: concepts.showing(every[concept], indices) for concept in set(iou.argmax(1)[drawn].tolist())}
     for row, unit in enumerate(drawn.tolist()):
-        showing = every[int(iou[unit].argmax())].flatten(1).any(1)[indices]
+        showing = has[int(iou[unit].argmax())]
         order = responses[:, unit].masked_fill(~showing, -1).argsort(descending=True, stable=True)
         for slot, place in enumerate(order[: min(SHOWN, int(showing.sum()))].tolist()):
             pixels = one_of(images, int(indices[place]), net)
@@ -375,17 +384,6 @@ def _sheet(
             ringed = pictures.ringed(picture, (small[3] > 0.5).numpy())
             sheet[row, slot] = torch.from_numpy(ringed).permute(2, 0, 1)
     return sheet
-
-
-def _checked(masks: Mapping[str, Tensor] | None, count: int, size: tuple[int, int]) -> tuple[str, ...]:
-    if masks is not None and not masks:
-        raise InputError("expected masks of at least one concept, got none")
-    for name, mask in (masks or {}).items():
-        if tuple(mask.shape) != (count, *size):
-            raise InputError(
-                f'expected masks {(count, *size)}, one for each image, got {tuple(mask.shape)} for "{name}"'
-            )
-    return tuple(masks or ())
 
 
 def _index(responses: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
