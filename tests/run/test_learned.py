@@ -20,10 +20,11 @@ from seewhy.classifier import Classifier
 from seewhy.data.folders import folder
 from seewhy.data.masks import masks
 from seewhy.errors import DataError, RunError, SpecError
-from seewhy.look import CodeMap, Exemplars, Maximize, Statistics, Units
+from seewhy.look import CodeMap, Exemplars, Filters, Maximize, Statistics, Units
 from seewhy.report.html import render
 from seewhy.report.reading import Reading
 from seewhy.report.sections import made
+from seewhy.report.words import listed
 from seewhy.run import Plan, Run, audit, learning, pace, plan, sets
 from seewhy.run.material import gather
 from seewhy.run.pace import Offer, Pace, affordable
@@ -416,6 +417,19 @@ def test_the_report_shows_all_six(run: Run) -> None:
     assert f"{row(run, 'units').record['above']:,} of the 8 units" in section
     assert "recognises" in section
     assert "No other model of the same classes is at hand" in section
+
+
+def test_filters_are_counted_and_numbered_as_they_lie(net: Classifier, data: Path, tmp_path: Path) -> None:
+    asked = ["filters:order=norm", "filters:view=slices", "filters:order=similarity", "filters"]
+    with audit(net, [data], tmp_path / "run", methods=asked, budget=None, limit=1) as run:
+        section = Section(run).html
+    for order, words in (("norm", "the strongest first"), ("similarity", "those that are alike side by side")):
+        numbers = [str(number) for number in Filters(order=order)(net).order.tolist()]
+        assert f"8 filters of 3 × 3, in colour, as they weigh normalised pixels, {words}: {listed(numbers)}." in section
+    assert (
+        "24 slices of 8 filters, 3 × 3 each, one tile for each input, filter by filter from 0, row by row." in section
+    )
+    assert section.count("numbered from 0 row by row") == 1
 
 
 def test_a_model_at_hand_is_asked(net: Classifier) -> None:

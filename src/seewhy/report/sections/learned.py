@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from seewhy.run.store import MODEL, SET, Result
 
 #: pixels of a filter's tile, for displays of twice the density, and units with names in a table
 _FILTER, _NAMED = 60, 12
+
+#: what orders of filters other than by their numbers are, row by row
+_ORDERS = {"norm": "the strongest first", "similarity": "those that are alike side by side"}
 
 
 @dataclass(frozen=True)
@@ -156,23 +159,41 @@ def _grid(reading: Reading, row: Result) -> Grid:
     tiles = reading.run.array(MODEL, row.step, "tiles")
     drawn = pictures.filter_tiles(tiles, float(record["scale"]), _FILTER)
     side = f"{tiles.shape[1]} × {tiles.shape[2]}"
+    numbers = _numbers(record["titles"]) or list(range(len(drawn)))
+    filters = list(dict.fromkeys(numbers))
+    what = f"{words.many(len(filters), 'filter')} of {side}"
+    if len(filters) < len(numbers):
+        what = f"{words.many(len(numbers), 'slice')} of {words.many(len(filters), 'filter')}, {side} each"
     view = {
         "colour": ", in colour, as they weigh normalised pixels",
         "norm": ": the root of the sum of squares over their inputs",
     }.get(record["view"], ", one tile for each input")
+    order = _ordered(filters, record["method"], len(numbers) > len(filters))
     scale = words.figure(float(record["scale"]))
     return Grid(
         record["layer"],
-        f"{words.many(len(drawn), 'filter')} of {side}{view}, numbered from 0 row by row. Grey is zero; white is {scale} and "
-        f"black −{scale}, one scale for all.",
+        f"{what}{view}, {order}. Grey is zero; white is {scale} and black −{scale}, one scale for all.",
         shown(
             pictures.montage(drawn, min(16, len(drawn)), 6),
-            f"The {words.many(len(drawn), 'filter')} of {record['layer']}, {record['view']}, {side} each",
+            f"The {what}, of {record['layer']}, {record['view']}",
             "png",
         ),
         tuple(record.get("notes", ())),
         reading.cost([row]),
     )
+
+
+def _numbers(titles: Sequence[str]) -> list[int]:
+    """Which filter each tile is of: titles are such as "filter 12" and "filter 12, input 3"."""
+    return [int(title.split()[1].rstrip(",")) for title in titles]
+
+
+def _ordered(filters: Sequence[int], method: str, several: bool) -> str:
+    """In which order the tiles lie, row by row; `several` of each filter."""
+    if list(filters) == list(range(len(filters))):
+        return "filter by filter from 0, row by row" if several else "numbered from 0 row by row"
+    by = next((said for order, said in _ORDERS.items() if f"order={order}" in method), "row by row")
+    return f"{by}: {words.some([str(each) for each in filters], 16)}"
 
 
 def _has_maps(reading: Reading, image: str) -> bool:
