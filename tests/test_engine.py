@@ -51,6 +51,8 @@ def test_when_memory_runs_out_the_batch_is_halved_and_nothing_is_lost(message: s
     sizes.clear()
     engine.map(run, images, "forward")
     assert sizes[0] == 2  # it stays so
+    assert engine.notes == ("memory ran out: forward passes ran in batches of 2",)
+    assert Engine(batch=16).notes == ()
     with pytest.raises(RuntimeError, match="memory"):
         engine.map(lambda part, _: run(torch.ones(9), slice(0, 9)), images[:1], "forward")
     with pytest.raises(RuntimeError, match="another"):
@@ -72,6 +74,7 @@ def test_the_batch_size_is_measured_once_and_is_nobodys_cost() -> None:
     few = classifier(FAMILIES["vgg"]())
     few.predict(images[:30])
     assert not few.engine.measured  # thirty images do not pay for a measurement
+    assert net.engine.notes == ()  # what was measured was not for want of memory
 
 
 def test_meters_nest_and_costs_add_up() -> None:

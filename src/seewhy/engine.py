@@ -135,6 +135,7 @@ class Engine:
 
     `precision="bf16"` is the user's leave to run in bfloat16 the samples of those methods that bear it, on a device that
     is the faster for it; every other pass stays in float32. `progress` is told (images done, images in all) after each batch.
+    `measured` are the batch sizes by kind of pass, `halved` those that memory made so.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -142,6 +143,7 @@ class Engine:
     batch: int | None = None
     progress: Callable[[int, int], None] | None = None
     measured: dict[str, int] = field(default_factory=dict)
+    halved: dict[str, int] = field(default_factory=dict)
     _half: bool = False
 
     #: the sizes that a measurement tries on a CPU and on a GPU, the number of images from which it pays, the size without one
@@ -214,7 +216,7 @@ class Engine:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or size == 1:
                     raise
-                size = self.measured[kind] = max(1, size // 2)
+                size = self.measured[kind] = self.halved[kind] = max(1, size // 2)
             else:
                 done = where.stop
                 if self.progress is not None:
@@ -224,6 +226,11 @@ class Engine:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return results[0] if len(results) == 1 else torch.cat(results)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of how passes ran so far: batches that memory made smaller."""
+        return tuple(f"memory ran out: {kind} passes ran in batches of {size}" for kind, size in self.halved.items())
 
     def _size(self, run: Callable[[Tensor, slice], Tensor], images: Tensor, kind: str) -> int:
         backed_off = self.measured.get(kind)

@@ -133,7 +133,7 @@ def _readable(material: Material) -> Item:
 def _pinned(net: Classifier, batch: int) -> Iterator[None]:
     """Inside, batches have the plan's size, so that a run that is gone on with gives the same digits."""
     before = net.engine
-    net.engine = replace(before, batch=batch, progress=None, measured={})
+    net.engine = replace(before, batch=batch, progress=None, measured={}, halved={})
     try:
         yield
     finally:
@@ -206,7 +206,7 @@ class _Audit:
                 self.run.put(
                     image,
                     step,
-                    {**found.record, "cost": cost, "notes": [*found.notes, *self._memory_notes()]},
+                    {**found.record, "cost": cost, "notes": [*found.notes, *self.job.net.engine.notes]},
                     found.arrays,
                     found.pictures,
                     Timing(found.cost.seconds, found.cost.peak_bytes),
@@ -225,13 +225,6 @@ class _Audit:
             sentence = f"memory ran out ({told})" if out_of_memory(error) else told
         self.run.failed(image, step, sentence)
         return None
-
-    def _memory_notes(self) -> list[str]:
-        return [
-            f"memory ran out: {kind} passes ran in batches of {size}"
-            for kind, size in self.job.net.engine.measured.items()
-            if size < self.plan.batch
-        ]
 
     # An image
 

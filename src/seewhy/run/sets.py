@@ -286,7 +286,7 @@ def other_data() -> DataSet:
 
 def opened(spec: str, net: Classifier) -> Classifier:
     """A model by its spec, where and as the audited one runs."""
-    engine = replace(net.engine, batch=_AT_ONCE, progress=None, measured={})
+    engine = replace(net.engine, batch=_AT_ONCE, progress=None, measured={}, halved={})
     return load(spec, device=net.engine.device, engine=engine, check=False)
 
 
