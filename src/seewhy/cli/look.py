@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from seewhy.cli.options import (
     Folder,
     Machine,
     open_images,
-    slug,
+    slugs,
     stems,
     with_folder,
     with_images,
@@ -24,7 +24,7 @@ from seewhy.cli.options import (
 )
 from seewhy.cli.shell import Command, Shell, shell
 from seewhy.cli.work import ITS_OWN, Work, about, cost_of, draw, methods_of, remark
-from seewhy.errors import LayerError, SpecError
+from seewhy.errors import DataError, InputError, LayerError, SeewhyError, SpecError
 
 if TYPE_CHECKING:
     from seewhy.classifier import Classifier
@@ -80,6 +80,8 @@ def look(
     IMAGES are photographs, folders of them, or one data set. Some looks need none, some look at each image, and some
     (exemplars, statistics, units, map) at all of them together. Layers are addresses as `seewhy model SPEC` lists them.
     """
+    from seewhy.engine import out_of_memory
+
     spoken = shell()
     methods = methods_of(specs or (("activations",) if images else ("filters",)), "look")
     if not images:
@@ -94,10 +96,11 @@ def look(
     found = open_images(images, split, limit) if images else None
     net = machine.load(model, spoken)
     others = [machine.load(each, spoken) for each in also]
-    answering = {spec: method for spec, method in methods.items() if method.needs_images and not method.of_sets}
-    of_model = {spec: method for spec, method in methods.items() if spec not in answering}
     names = stems(found.names) if found else {}
-    job = _Looking(spoken, net, found, folder, names, arrays, over)
+    job = _Looking(spoken, net, found, folder, names, slugs(methods), arrays, over)
+    possible = job.possible(methods, every="all" in specs)
+    answering = {spec: method for spec, method in possible.items() if method.needs_images and not method.of_sets}
+    of_model = {spec: method for spec, method in possible.items() if spec not in answering}
     job.prepare(of_model, answering)
     more: dict[str, Any] = {}
     if masks is not None and found is not None:
@@ -106,30 +109,30 @@ def look(
         more["units"] = {"masks": read(masks, found, net.preprocess)}
     if others:
         more["maximize"] = {"also": others}
-    every = "all" in specs
     for spec, method in of_model.items():
         try:
             job.whole(spec, method, more.get(method.name, {}))
-        except (*ITS_OWN, LayerError) as error:
-            if not every:
+        except (SeewhyError, RuntimeError, MemoryError) as error:
+            if len(methods) == 1 or not (isinstance(error, SeewhyError) or out_of_memory(error)):
                 raise
-            job.failed.append({"method": spec, "error": str(error)})
-            spoken.failed(spec, str(error))
+            job.fail(spec, error)
     if found and answering:
-        work = Work(spoken, net, found, "looking", [(spec, "") for spec in answering], names, job.failed)
+        steps, own = [(spec, "") for spec in answering], (*ITS_OWN, LayerError)
+        work = Work(spoken, net, found, "looking", steps, names, job.failed, own, beside=bool(job.rows))
         for image, spec, _ in work.each():
             with _heard(net, work.within):
                 answer = work.run(partial(answering[spec], net, image), image.names[0])
             if answer is not None:
                 job.keep(answer, image.names[0], spec)
-        work.finish(len(job.rows), folder)
-    else:
-        spoken.say(f"{len(job.rows)} {'picture' if len(job.rows) == 1 else 'pictures'} in {folder.path}")
+    if not job.rows:
+        raise InputError("there is nothing to show, for the reasons above")
+    made = [(row, layer, picture) for row in job.rows for layer, picture in _pictures(row)]
+    spoken.say(f"{len(made)} {'picture' if len(made) == 1 else 'pictures'} in {folder.path}")
 
     def show() -> None:
         spoken.table(
             ("image", "method", "layer", "picture"),
-            [(row["image"] or "", row["method"], row["layer"], row["picture"]) for row in job.rows],
+            [(row["image"] or "", row["method"], layer, picture) for row, layer, picture in made],
         )
         for row in job.rows:
             if "words" in row:
@@ -161,21 +164,45 @@ class _Looking:
         images: DataSet | None,
         folder: Folder,
         stem: dict[str, str],
+        slug: dict[str, str],
         arrays: bool,
         over: bool,
     ) -> None:
-        self.spoken, self.net, self.images, self.folder, self.stem = spoken, net, images, folder, stem
+        self.spoken, self.net, self.images, self.folder, self.stem, self.slug = spoken, net, images, folder, stem, slug
         self.arrays, self.over = arrays, over
         self.rows: list[dict[str, Any]] = []
         self.failed: list[dict[str, str]] = []
 
-    def file(self, image: str, spec: str, part: str = "") -> str:
-        return ".".join(filter(None, (image and self.stem[image], slug(spec), part, "png")))
+    def file(self, image: str, spec: str, *parts: str) -> str:
+        return ".".join(filter(None, (image and self.stem[image], self.slug[spec], *parts, "png")))
+
+    def fail(self, spec: str, error: Exception) -> None:
+        """Say that a look failed, and go on with the others."""
+        sentence = str(error) if isinstance(error, SeewhyError) else "memory ran out"
+        self.failed.append({"method": spec, "error": sentence})
+        self.spoken.failed(spec, sentence)
+
+    def possible(self, methods: dict[str, Any], every: bool) -> dict[str, Any]:
+        """The looks that the network has the layers, units and classes for; with `every`, those that it has not are told."""
+        good = {}
+        for spec, method in methods.items():
+            try:
+                method.check(self.net)
+            except SeewhyError as error:
+                if not every:
+                    raise
+                self.fail(spec, error)
+            else:
+                good[spec] = method
+        return good
 
     def prepare(self, of_model: dict[str, Any], answering: dict[str, Any]) -> None:
         """Raise before any work where a file is in the way."""
         files = [self.file("", spec) for spec in of_model]
-        files += [self.file("", spec, "classes") for spec, method in of_model.items() if method.name == "exemplars"]
+        for spec, method in of_model.items():
+            if method.name == "exemplars":
+                for part in _parts(dict.fromkeys(method.layers)).values() or ("",):
+                    files += [self.file("", spec, part), self.file("", spec, part, "classes")]
         files += [self.file(image, spec) for image in self.stem for spec in answering]
         maps = [self.file("", spec) for spec, method in of_model.items() if method.name == "map"]
         files += [
@@ -194,55 +221,86 @@ class _Looking:
 
     def whole(self, spec: str, method: Any, more: dict[str, Any]) -> None:
         """One look at the model, or at all images together, with the share that is done."""
+        state: Path | None = None
         with self.spoken.progress("looking") as tell, _heard(self.net, lambda share: tell(share, 1, spec)):
             tell(0, 1, spec)
             if method.name == "exemplars" and self.images is not None:
-                answer: Any = self._exemplars(spec, method, self.images)
+                state = self.state(spec, method)
+                answer: Any = self._exemplars(state, method, self.images)
             elif method.of_sets:
                 answer = method(self.net, self.images, **more)
             else:
                 answer = method(self.net, self._spectra(method), **more)
         self.keep(answer, "", spec)
-        if method.name == "exemplars" and not bool(answer.class_means[answer.layers[-1]].isnan().all()):
-            path = self.folder.file(self.file("", spec, "classes"))
-            draw(answer.plot_classes(), path)
-            self.rows[-1]["classes"] = path
+        if state is not None:
+            self._keep_classes(answer, spec)
+            state.unlink(missing_ok=True)  # what it was for is there
+
+    @cached_property
+    def stamp(self) -> str:
+        """Which images these are, and which model looks at them."""
+        net, images = self.net, self.images
+        seen = (net.fingerprint, net.preprocess, net.mean, net.std, None if images is None else images.stamp())
+        return hashlib.sha256(repr(seen).encode()).hexdigest()
 
     def state(self, spec: str, method: Exemplars) -> Path:
         """Where the pass over these images keeps what it has found so far."""
-        images = self.images
-        known = None if images is None else (images.name, images.names, images.labels, images.classes)
-        which = hashlib.sha256(repr((known, method.layers, self.net.preprocess)).encode()).hexdigest()[:12]
-        return self.folder.file(f"{slug(spec)}.{which}.state")
+        which = hashlib.sha256(repr((self.stamp, method.layers)).encode()).hexdigest()[:12]
+        return self.folder.file(f"{self.slug[spec]}.{which}.state")
 
-    def _exemplars(self, spec: str, method: Exemplars, images: DataSet) -> ExemplarSet:
+    def _exemplars(self, state: Path, method: Exemplars, images: DataSet) -> ExemplarSet:
         """Exemplars by a pass that goes on where a stopped one was."""
-        state = self.state(spec, method)
         self.spoken.stopped = "the same command goes on from here"
         if state.exists():
             self.spoken.say(f"going on with the pass that was stopped: {state}")
         tally = method.tally(self.net, images, path=state)
         self.spoken.stopped = ""
-        answer = method.result(self.net, tally, images)
-        state.unlink(missing_ok=True)
-        return answer
+        return method.result(self.net, tally, images)
+
+    def _keep_classes(self, answer: ExemplarSet, spec: str) -> None:
+        """Draw units by class, of each layer, where images have classes; a note where no unit tells them apart."""
+        row = self.rows[-1]
+        for layer, part in _parts(answer.layers).items():
+            if bool(answer.class_means[layer].isnan().all()):
+                continue
+            path = self.folder.file(self.file("", spec, part, "classes"))
+            try:
+                draw(answer.plot_classes(layer), path)
+            except InputError as error:
+                row["notes"].append(str(error))
+                continue
+            row.setdefault("classes", path)
+            if part:
+                row["layers"][layer]["classes"] = path
 
     def _spectra(self, method: Any) -> Any:
         """The images whose magnitudes an optimised image is to have, where it is to have some."""
         if self.images is None or getattr(method, "parametrization", "") != "maco":
             return None
+        from seewhy.data.images import Images
+
         few = self.images.subset(slice(0, _SPECTRA))
         if len(few) < len(self.images):
             self.spoken.say(f"note: the magnitudes are those of the first {len(few)} images")
-        return few.images(slice(None), self.net.preprocess)
+        read = [found for _, found in few.each(self.net.preprocess)]
+        bad = [found for found in read if isinstance(found, DataError)]
+        if len(bad) == len(read):
+            raise bad[0]
+        if bad:
+            self.spoken.say(f"note: {len(bad)} of {len(read)} images have no part in the magnitudes: {bad[0]}")
+        return Images.join([found for found in read if not isinstance(found, DataError)])
 
     def keep(self, answer: Any, image: str, spec: str) -> None:
         """Write a picture, and the values if they are wanted, and note what was found."""
         path = self.folder.file(self.file(image, spec))
-        drawn = (
-            answer.plot(over=True) if self.over and answer.method.partition(":")[0] == "activations" else answer.plot()
-        )
-        draw(drawn, path)
+        name = answer.method.partition(":")[0]
+        layers: dict[str, dict[str, Path]] = {}
+        if name == "exemplars" and len(answer.layers) > 1:
+            for layer, part in _parts(answer.layers).items():
+                layers[layer] = {"picture": self.folder.file(self.file(image, spec, part))}
+                draw(answer.plot(layer), layers[layer]["picture"])
+        else:
+            draw(answer.plot(over=True) if self.over and name == "activations" else answer.plot(), path)
         if self.arrays:
             answer.save(path.with_suffix(".npz"))
         self.rows.append(
@@ -251,13 +309,27 @@ class _Looking:
                 "method": answer.method,
                 "layer": answer.layer,
                 "found": answer.facts(),
-                "notes": answer.notes,
+                "notes": [*answer.notes, *self.net.engine.notes],
                 "cost": cost_of(answer.cost),
-                "picture": path,
+                "picture": layers[answer.layers[0]]["picture"] if layers else path,
             }
         )
-        if answer.method.partition(":")[0] == "map":
+        if layers:
+            self.rows[-1]["layers"] = layers
+        if name == "map":
             self.rows[-1] |= _mapped(answer, path)
+
+
+def _parts(layers: Iterable[str]) -> dict[str, str]:
+    """What the name of each layer's picture says of the layer: nothing where there is one."""
+    named = slugs(layers)
+    return named if len(named) > 1 else dict.fromkeys(named, "")
+
+
+def _pictures(row: dict[str, Any]) -> Iterator[tuple[str, Path]]:
+    """The pictures of a look, each with its layer."""
+    layers = row.get("layers", {row["layer"]: row})
+    return ((layer, each["picture"]) for layer, each in layers.items())
 
 
 #: what a map of codes is written as, beside its picture

@@ -178,6 +178,22 @@ def slug(text: str) -> str:
     return short
 
 
+def slugs(texts: Iterable[str]) -> dict[str, str]:
+    """The slug of each text, all different: those that would be the same end in a hash of what they are.
+
+    >>> slugs(["map", "maximize:objective=logit(1;3)", "maximize:objective=logit(1-3)"])["map"]
+    'map'
+    >>> len(set(slugs(["logit(1;3)", "logit(1-3)"]).values()))
+    2
+    """
+    short = {text: slug(text) for text in texts}
+    held = Counter(each.casefold() for each in short.values())
+    return {
+        text: each if held[each.casefold()] == 1 else f"{each}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        for text, each in short.items()
+    }
+
+
 def stems(names: Sequence[str]) -> dict[str, str]:
     """A file's stem for each image's name, all different.
 

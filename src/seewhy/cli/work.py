@@ -37,6 +37,9 @@ class Work:
     steps: Sequence[tuple[str, str]]
     stem: dict[str, str]
     failed: list[dict[str, str]] = field(default_factory=list)
+    #: what is wrong with one answer, so that the others go on; and whether other work was done beside, which must not be lost
+    own: tuple[type[Exception], ...] = ITS_OWN
+    beside: bool = False
     item: Item | None = None
     #: told what share of the step in hand is done
     within: Callable[[float], None] = lambda share: None
@@ -70,13 +73,13 @@ class Work:
         """A method's answer, or None where this image has none, which is said."""
         try:
             return call()
-        except ITS_OWN as error:
+        except self.own as error:
             self.fail(name, error, alone=len(self.images) * len(self.steps) == 1)
             return None
 
     def fail(self, name: str, error: Exception, alone: bool) -> None:
         """Say what went wrong and go on, or raise it where nothing else is left to do."""
-        if alone:
+        if alone and not self.beside:
             raise error
         self.failed.append({"image": name, "error": str(error)})
         self.spoken.failed(name, str(error))

@@ -217,6 +217,12 @@ class DataSet:
             digest.update(repr((name, label, content)).encode())
         return digest.hexdigest()
 
+    def stamp(self) -> str:
+        """SHA-256 of names, labels, classes, and of the sizes and times of pictures that are files: no picture is read."""
+        files = self.source.paths if isinstance(self.source, Files) else ()
+        seen = [_stamped(files[position]) for position in self.positions] if files else []
+        return hashlib.sha256(repr((self.name, self.names, self.labels, self.classes, seen)).encode()).hexdigest()
+
     def _index(self, index: int) -> int:
         if not -len(self) <= index < len(self):
             raise InputError(f"{self.name} has {len(self)} images, counted from 0; there is no image {index}")
@@ -264,6 +270,14 @@ class DataSet:
 def _shuffled(n: int, seed: int, *words: object) -> list[int]:
     order: list[int] = torch.randperm(n, generator=generator(seed, "data", *words)).tolist()
     return order
+
+
+def _stamped(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:  # the picture is an error then
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _plain(name: str) -> str:
