@@ -310,7 +310,7 @@ def test_a_class_is_the_one_of_any_of_its_names_and_one_that_another_model_lacks
     assert found.others_probability.isnan().tolist() == [[False, True, False]]
     said = other.predict(found.images).softmax(1)
     torch.testing.assert_close(found.others_probability[0, [0, 2]], said[[0, 2], [2, 0]])
-    assert 'other has no class "3": it cannot recognise those images' in found.notes
+    assert 'other lacks the class "3": it cannot recognise those images' in found.notes
     assert any(note.startswith("other recognises") and " of 2 images" in note for note in found.notes)
     assert found.facts()["images"][1]["others"]["other"] == {"probability": None, "recognised": False}
     assert found.plot() is not None

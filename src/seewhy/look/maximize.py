@@ -147,7 +147,8 @@ class Maximized:
             yield f"{other} recognises {right} of {int(known.sum())} images as their class"
         lacking = dict.fromkeys(f'"{self.labels[index]}"' for index in self.wanted[wanted & ~known].tolist())
         if lacking:
-            yield f"{other} has no class {some(list(lacking), 3)}: it cannot recognise those images"
+            noun = "class" if len(lacking) == 1 else "classes"
+            yield f"{other} lacks the {noun} {some(list(lacking), 3)}: it cannot recognise those images"
 
     def _places(self, other: Classifier) -> Tensor:
         """As `counterparts`; raises `InputError` for a class that the other model lacks."""
