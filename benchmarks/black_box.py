@@ -226,6 +226,11 @@ def ours(attack: Attack[Any], net: Classifier, pixels: Tensor, labels: Tensor) -
     return attack(net, pixels, labels), time.perf_counter() - started
 
 
+def reached(found: Adversarial) -> Tensor:
+    """L2 distances (levels, N) of the images that fool; infinite where one does not: a search that failed is not near."""
+    return torch.where(found.success, found.distances["l2"], torch.inf)
+
+
 def black_box() -> list[str]:
     """Distances at equal queries, and time an image."""
     words: list[tuple[str, ...]] = [("distances", "foolbox"), ("distances", "art")]
@@ -270,7 +275,7 @@ def zoo(
     fooled = [index for index, size in enumerate(theirs) if size is not None]
     sizes = torch.tensor([theirs[index] for index in fooled])
     whole, took = ours(ZOO(curve=FEWER), net, pixels[:WHOLE], labels[:WHOLE])
-    distances = whole.distances["l2"][:, fooled]
+    distances = reached(whole)[:, fooled]
     near = [bool(whole.success[at].all()) and bool((distances[at] <= sizes).all()) for at, _ in enumerate(FEWER)]
     enough = next((most for most, good in zip(FEWER, near, strict=True) if good), ZOO().queries)
     short, short_took = ours(ZOO(queries=enough), net, pixels[:MANY], labels[:MANY])
@@ -278,12 +283,12 @@ def zoo(
 
     def row(name: str, result: Adversarial, took: float) -> Row:
         count, queries = len(result.original), float(result.queries.float().mean())
-        both = result.distances["l2"][level, fooled]
+        own = reached(result)[level]
         return (
             f"seewhy, {count} images, {name}",
             f"**{100 * float(result.success[level].float().mean()):.0f} %** (wanted ≥ 97)",
-            f"{float(result.distances['l2'][level].mean()):.3f}",
-            f"**{float(both.mean()):.3f}**" if fooled else "–",
+            f"{float(own.mean()):.3f}",
+            f"**{float(own[fooled].mean()):.3f}**" if fooled else "–",
             f"{queries:.0f}",
             f"{took / count:.2f} s",
             f"{bare * queries:.2f} s",
@@ -327,7 +332,7 @@ def labels_only(
     """Ours beside the peers at equal queries and at equal distance."""
     most = CURVE[-1]
     found, took = ours(DBGE(queries=most, curve=FINE), net, pixels, labels)
-    fine = [statistics.median(line) for line in found.distances["l2"][: len(FINE)].tolist()]
+    fine = [statistics.median(line) for line in reached(found)[: len(FINE)].tolist()]
     own = took / len(pixels) / most
     rows: list[Row] = [
         (
