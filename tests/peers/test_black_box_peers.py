@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.black_box import CURVE, PEERS, Watched, art_zoo, images
+from benchmarks.black_box import CURVE, PEERS, Watched, art_zoo, images, reached
 from nets import DEVICE
 from seewhy.attack import DBGE, ZOO
 from seewhy.classifier import Classifier
@@ -29,7 +29,7 @@ def ours(few: tuple[Classifier, Tensor, Tensor]) -> Tensor:
     found = DBGE(queries=CURVE[-1], curve=CURVE)(*few)
     assert found.success[-2:].all()
     assert found.success_8bit[-1].all()
-    return found.distances["l2"][: len(CURVE)]
+    return reached(found)[: len(CURVE)]
 
 
 @pytest.mark.parametrize("peer", ["foolbox", "art"])
