@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.black_box import reached
 from nets import FAMILIES, classifier, photos
-from seewhy.attack import DBGE, NES, ZOO, Attack, Boundary, Goal, LabelsOnly, Scores, Square
+from seewhy.attack import DBGE, JSMA, NES, ZOO, Attack, Boundary, Goal, LabelsOnly, Scores, Square
 from seewhy.attack.dbge import SPACES, basis, directions, greyed, normal
 from seewhy.attack.decisions import Search
 from seewhy.attack.nes import antithetic
+from seewhy.attack.oracles import as_saved
+from seewhy.attack.sizes import STEPS
 from seewhy.attack.square import bump
 from seewhy.attack.zoo import Known, Space, nearby, promise
 from seewhy.classifier import Classifier
@@ -259,10 +264,28 @@ def test_sees_no_more_than_it_says_and_counts_every_query(attack: Attack) -> Non
     assert torch.equal(view.queries, found.queries)
     assert found.queries.max() <= attack.queries  # type: ignore[attr-defined]
     for budget in (1, 13, 60):
-        view = attack.view(plain, budget)
-        assert attack(view, images, labels).queries.max() <= budget
-    small = type(attack)(**{**{"queries": 5}, **({"curve": ()} if hasattr(attack, "curve") else {})})
-    assert small(plain, images, labels).queries.max() <= 5
+        found = attack(attack.view(plain, budget), images, labels)
+        assert found.queries.max() <= budget
+        # what asked nothing says so
+        assert found.queries.min() >= 1 or any("the queries did not suffice" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        DBGE(queries=5),
+        Boundary(queries=5),
+        NES(queries=5, pairs=2, eps=(0.1,), refine=0),
+        Square(queries=5),
+        ZOO(queries=30, coordinates=2),
+    ],
+    ids=lambda attack: attack.spec,
+)
+def test_the_fewest_queries_are_used_and_no_more(attack: Attack) -> None:  # type: ignore[type-arg]
+    net, images = linear(3), mid_grey(4)
+    found = attack(net, images)
+    assert found.queries.min() >= 1
+    assert found.queries.max() <= attack.queries  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -302,6 +325,68 @@ def test_reaches_a_target(attack: Attack) -> None:  # type: ignore[type-arg]
     assert torch.equal(found.predictions[-1][reached], target[reached])
     assert torch.equal(found.images[-1][~reached], images[~reached])
     assert reached.all() or any("nothing that fools was found" in note for note in found.notes)
+
+
+def barely(distance: float) -> tuple[Classifier, Tensor]:
+    """A linear net, and an image of 8 bits that lies so far from its boundary in linf."""
+    net, image = linear(), as_saved(mid_grey(1))
+    weight, bias = net.module.get_parameter("1.weight"), net.module.get_parameter("1.bias")
+    with torch.no_grad():
+        across = weight[0] - weight[1]
+        bias.copy_(torch.stack([distance * across.abs().sum() - image.flatten() @ across, torch.zeros(())]))
+    return net, image
+
+
+@pytest.mark.parametrize("refine", [0, 3])
+@pytest.mark.parametrize("attack", [NES(queries=1000, pairs=20), Square(queries=500)], ids=lambda attack: attack.name)
+def test_a_success_that_rounding_undoes_is_none(attack: NES | Square, refine: int) -> None:
+    net, image = barely(0.05 / 255)
+    found = replace(attack, eps=(0.4 / 255, 6 / 255), refine=refine)(net, image)
+    assert found.success[0].all()  # so near an image of 8 bits that rounding leads back to it
+    assert not found.success_8bit[0].any()
+    assert found.success_8bit[1:].all()
+    assert found.best.tolist() == [1 + bool(refine)]
+    assert float(found.smallest_eps) > 0.5 / 255
+
+
+def test_features_changed_by_less_than_rounding_are_changed_again() -> None:
+    net, image = barely(1e-5)
+    found = JSMA(theta=0.4 / 255, gamma=1.0)(net, image)
+    assert found.success.all()
+    assert found.success_8bit.all()
+    once = JSMA(theta=0.4 / 255, gamma=1.0, steps=1)(net, image)  # fooled in floating point alone
+    assert once.success.all()
+    assert not once.success_8bit.any()
+
+
+@pytest.mark.parametrize(
+    ("attack", "left_out"), [(NES(queries=500), 6), (Square(queries=5, refine=0), 6), (Square(queries=50), 0)]
+)
+def test_sizes_without_queries_are_left_out_and_said(attack: NES | Square, left_out: int) -> None:
+    net, images = linear(), as_saved(mid_grey(2))
+    with torch.no_grad():
+        net.module.get_parameter("1.bias").copy_(torch.tensor([100.0, 0]))  # nothing fools
+    found = attack(net, images)
+    untried, eps = found.untried[:11], found.eps[:11]
+    assert untried[:left_out].all()
+    assert not untried[left_out:].any()
+    assert (eps[:left_out] == 0).all()
+    assert torch.equal(found.images[:left_out], images.expand(left_out, -1, -1, -1, -1))
+    assert eps[left_out:, 0].tolist() == pytest.approx([step / 255 for step in STEPS[left_out:]])
+    said = [note for note in found.notes if "the queries did not suffice to try 12 of 22 sizes" in note]
+    assert len(said) == bool(left_out)
+    assert float(found.eps[-1].max()) == pytest.approx(32 / 255)
+
+
+def test_a_search_that_failed_is_not_near() -> None:
+    net, images = linear(), mid_grey(2)
+    with torch.no_grad():
+        net.module.get_parameter("1.bias").copy_(torch.tensor([100.0, 0]))
+    found = DBGE(queries=60, curve=(30,))(net, images)
+    assert (found.distances["l2"] == 0).all()  # they come back as they were
+    assert reached(found).isinf().all()
+    close = DBGE(queries=200, curve=(100,))(linear(), images)
+    assert torch.equal(reached(close)[close.success], close.distances["l2"][close.success])
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -349,6 +434,8 @@ def test_rounded_scores_and_images_are_attacked_too() -> None:
         (lambda: DBGE(reach=0), "reach > 0"),
         (lambda: Boundary(towards=1), "towards < 1"),
         (lambda: NES(pairs=0), "pairs ≥ 1"),
+        (lambda: NES(queries=50), r"= 51 queries, .* got 50"),
+        (lambda: NES(eps=8 / 255), r"as in eps=\(8/255,\), got the number 0.0313"),  # type: ignore[arg-type]
         (lambda: NES(eps=(8,)), "8/255"),
         (lambda: NES(sigma=0), "sigma > 0"),
         (lambda: Square(share=0), "share ≤ 1"),

@@ -12,6 +12,7 @@ from torch.autograd.functional import jacobian
 from nets import FAMILIES, classifier, photos
 from seewhy.attack import JSMA, WhiteBox
 from seewhy.attack.jsma import best_one, best_pair
+from seewhy.attack.oracles import as_saved
 from seewhy.classifier import Classifier
 from seewhy.errors import SpecError
 
@@ -106,7 +107,7 @@ def test_two_gradients_a_step_whatever_the_number_of_classes() -> None:
     for classes in (5, 200):
         torch.manual_seed(0)
         net = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(432, classes)), size=12, check=False)
-        images = torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(3))
+        images = as_saved(torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(3)))
         labels = net.predict(images).argmax(1)
         found = JSMA(gamma=1.0)(net, images, labels, (labels + classes // 2) % classes)
         assert found.success.all()
@@ -123,7 +124,7 @@ def test_two_gradients_a_step_whatever_the_number_of_classes() -> None:
 def test_several_pairs_of_one_map_are_those_of_single_steps_where_slopes_do_not_change() -> None:
     torch.manual_seed(0)
     net = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(432, 6)), size=12, check=False)
-    images = torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(3))
+    images = as_saved(torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(3)))
     labels = net.predict(images).argmax(1)
     target = net.predict(images).argmin(1)
     for pairs in (True, False):

@@ -13,6 +13,7 @@ from nets import FAMILIES, classifier, photos
 from seewhy.attack import APGD, FGSM, IFGSM, MIFGSM, PGD, Attack, Goal, WhiteBox
 from seewhy.attack.apgd import checkpoints, logit_ratio, self_tuned
 from seewhy.attack.base import size_of
+from seewhy.attack.compare import compare
 from seewhy.attack.iterated import State, log_odds
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SpecError
@@ -238,3 +239,34 @@ def test_settings_that_cannot_be_meant(attack: type[PGD]) -> None:
         MIFGSM(momentum=-1)
     with pytest.raises(SpecError, match="loss ce or dlr"):
         APGD(loss="mse")
+
+
+@pytest.mark.parametrize("attack", EACH, ids=lambda each: each.spec)
+def test_a_budget_that_ends_leaves_out_what_was_not_tried(attack: Attack[WhiteBox]) -> None:
+    net, images = stubborn(), grey(3)
+    eps = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
+    walk = replace(attack, eps=eps, steps=4)  # type: ignore[call-arg]
+    whole = walk(net, images)
+    assert not whole.untried.any()
+    assert (whole.queries == 20).all()  # five looks at each size
+    ended = walk(WhiteBox(net, budget=13), images)  # the third size is not walked to its end
+    levels = len(ended.eps)
+    assert ended.untried[:, 0].tolist() == [False, False, *[True] * (levels - 2)]
+    assert ended.eps[:, 0].tolist() == pytest.approx([1 / 255, *[2 / 255] * (levels - 1)])
+    for level in range(1, levels):
+        assert torch.equal(ended.images[level], whole.images[1])
+    assert any("the queries did not suffice to try 6 of 12 sizes" in note for note in ended.notes)
+    assert compare([whole]).tried.tolist() == pytest.approx([8 / 255])
+    assert compare([ended]).tried.tolist() == pytest.approx([2 / 255])
+    assert ended.curve(0)[0].max() == ended.eps.max()
+
+
+def test_a_smallest_size_that_queries_did_not_narrow_down_is_said() -> None:
+    net, images = classifier(FAMILIES["vgg"]()), photos(5)
+    found = IFGSM((1 / 255, 27 / 255), steps=4, refine=5)(net, images)
+    fooled = found.success_8bit[1]
+    assert fooled.any()
+    less = IFGSM((1 / 255, 27 / 255), steps=4, refine=5)(WhiteBox(net, budget=12), images)
+    assert "the queries left did not suffice to narrow down the smallest size" in less.notes
+    assert (less.eps[2] >= found.eps[2])[fooled].all()
+    assert (less.success_8bit[2] == less.success_8bit[1]).all()

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from nets import FAMILIES, classifier, made, photos
 from seewhy.attack import FGSM, IFGSM, PGD, Attack, DeepFool, Goal, LabelsOnly, Scores, View, WhiteBox
 from seewhy.attack.base import Perturbed, size_of
-from seewhy.attack.oracles import as_saved
+from seewhy.attack.oracles import as_saved, predicted
 from seewhy.attack.sizes import nearest_found, swept
 from seewhy.classifier import Classifier
+from seewhy.data.images import Images
 from seewhy.errors import BudgetSpent, InputError, SpecError
 from seewhy.method import registry
 
@@ -255,11 +256,14 @@ def test_swept_tries_sizes_until_the_first_success_and_narrows_it_down() -> None
     pixels, needed = torch.zeros(4, 3, 1, 1), torch.tensor([0.05, 0.25, 0.9, 0.3])
     tried: list[tuple[int, float]] = []
 
-    def within(rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    def within(rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tried.extend(zip(rows.tolist(), sizes.tolist(), strict=True))
-        return sizes.view(-1, 1, 1, 1).expand(-1, 3, 1, 1), sizes >= needed[rows]
+        return sizes.view(-1, 1, 1, 1).expand(-1, 3, 1, 1), sizes >= needed[rows], rows >= 0
 
     found = swept(within, pixels, (0.1, 0.3, 0.5), refine=6)
+    assert found.notes == ()
+    assert found.untried is not None
+    assert not found.untried.any()
     torch.testing.assert_close(found.eps[:3], torch.tensor([0.1, 0.3, 0.5])[:, None].expand(-1, 4))
     torch.testing.assert_close(found.images[:3, 0, 0, 0, 0], torch.tensor([0.1, 0.1, 0.1]))
     torch.testing.assert_close(found.images[:3, 1, 0, 0, 0], torch.tensor([0.1, 0.3, 0.3]))
@@ -287,3 +291,50 @@ def test_nearest_found_has_a_level_for_each_size_on_the_way(norm: str) -> None:
         )
         near = own <= size
         torch.testing.assert_close(answer.images[level, near], found[near])
+
+
+class Poisoned(nn.Module):
+    """Answers what is no number for every image that is not grey all over."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((2, 3))
+        plain = torch.stack([1 + mean[:, 0], mean[:, 1], mean[:, 2], mean[:, 0] / 2, mean[:, 1] / 3], 1)
+        changed = (x - 0.5).abs().amax((1, 2, 3)) > 1e-5
+        nan = torch.zeros_like(plain)
+        nan[changed, 3] = torch.nan
+        return plain + nan
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_answer_that_is_no_number_is_no_success(name: str) -> None:
+    net, images = classifier(Poisoned(), mean=(0, 0, 0), std=(1, 1, 1), check=False), torch.full((2, 3, 24, 24), 0.5)
+    for target in (None, 3):
+        found = made(name)(net, images, target=target)
+        assert not found.wrong_at_start.any()
+        assert not found.success.any()
+        assert not found.success_8bit.any()
+        assert torch.isfinite(found.images).all()
+        assert any("for 2 of 2 images the model answered a changed one with logits" in note for note in found.notes)
+
+
+def test_a_model_may_exclude_classes_by_minus_infinity() -> None:
+    logits = torch.tensor([[1.0, -torch.inf], [1, torch.nan], [torch.inf, 0], [-torch.inf, -torch.inf], [0, 2]])
+    assert predicted(logits).tolist() == [0, -1, -1, -1, 1]
+    assert Goal(torch.tensor([1] * 5)).reached(predicted(logits)).tolist() == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_doubles_and_pixels_a_rounding_past_one_are_attacked_as_they_are_meant(name: str) -> None:
+    net = classifier(FAMILIES["mobilenet"]())
+    plain = photos(2)
+    plain[:, :, 0, 0], plain[:, :, 0, 1] = 0, 1
+    images = plain.double()
+    images[:, :, 0, 0] -= 5e-7
+    images[:, :, 0, 1] += 5e-7
+    found, meant = made(name)(net, Images(images, ("a", "b"))), made(name)(net, plain)
+    assert torch.equal(found.original.pixels, plain)
+    assert found.images.dtype == torch.float32
+    assert torch.equal(found.images, meant.images)
+    assert found.images.min() >= 0
+    assert found.images.max() <= 1
+    assert found.original.names == ("a", "b")

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from nets import FAMILIES, classifier, photos
-from seewhy.attack import FGSM
+from seewhy.attack import FGSM, NES, Scores
 from seewhy.attack.compare import compare, transferred
 from seewhy.attack.defences import feature_squeezing
 from seewhy.attack.why_it_fails import diagnose
@@ -145,3 +145,12 @@ def test_a_run_of_before_still_makes_a_report(small_run: Path) -> None:
         text = render(made)
     assert "How is it fooled?" in text
     assert "Why does" not in text
+
+
+def test_what_had_no_queries_is_drawn_too(net: Classifier) -> None:
+    found = NES(pairs=2)(Scores(net, budget=1), photos(1))
+    assert found.untried.all()
+    assert found.plot(0).axes[3].get_title() == "not fooled up to ε\u00a0=\u00a00/255"
+    assert found.plot_strip(0).axes
+    drawn = charts.confidence("k", [0.0, 0.0], [0.9, 0.9], [], [False, False], None, "t", "d")
+    assert drawn.count("<circle") == 2

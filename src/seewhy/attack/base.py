@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, final
 import torch
 from torch import Tensor
 
-from seewhy.attack.oracles import V, View, WhiteBox, as_saved, granted
+from seewhy.attack.oracles import V, View, WhiteBox, answered, as_saved, granted, predicted
 from seewhy.classifier import Classifier, Target
 from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter
@@ -44,8 +44,9 @@ class Goal:
     target: Tensor | None = None
 
     def reached(self, predictions: Tensor) -> Tensor:
-        """Whether predictions (..., N) are what the attacker wants."""
-        return predictions != self.labels if self.target is None else predictions == self.target
+        """Whether predictions (..., N) are what the attacker wants; −1, an answer that names no class, is not."""
+        reached = predictions != self.labels if self.target is None else predictions == self.target
+        return reached & (predictions >= 0)
 
     def of(self, rows: Tensor) -> Goal:
         """The goal of the images `rows` (M,), in their order."""
@@ -70,11 +71,16 @@ class Goal:
 
 @dataclass(frozen=True)
 class Perturbed:
-    """What an attack found: images (E, N, 3, H, W) at sizes `eps` (E, N), and what a reader must know."""
+    """What an attack found: images (E, N, 3, H, W) at sizes `eps` (E, N), and what a reader must know.
+
+    `untried` (E, N): for which levels the queries did not suffice; they hold image and size of the level before, at first the
+    original and no size. None where they sufficed for all.
+    """
 
     images: Tensor
     eps: Tensor
     notes: tuple[str, ...] = ()
+    untried: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,8 @@ class Adversarial:
     the same after rounding to 8 bits, as the image would be saved. An image that was misclassified from the start
     (`wrong_at_start`) is nobody's success: not attacked, kept apart, in no average. `distances` are (E, N): l0 is the share
     of pixels changed, l2 and linf the norms, rms the root mean square. `queries` and `gradients` (N,) are the forward and
-    backward passes that the attack itself asked for, each image's own.
+    backward passes that the attack itself asked for, each image's own. Where these did not suffice to try a size, `untried`
+    (E, N) is true and the level repeats the one before, with its size: `eps` says what was tried.
     """
 
     method: str
@@ -94,6 +101,7 @@ class Adversarial:
     original: Images
     images: Tensor
     eps: Tensor
+    untried: Tensor
     labels: Tensor
     target: Tensor | None
     clean_probabilities: Tensor
@@ -132,7 +140,7 @@ class Adversarial:
         return self.images[level, torch.arange(len(level))]
 
     def success_rate(self) -> Tensor:
-        """For each level (E,) the share of the images that were right at the start and are fooled."""
+        """For each level (E,) the share fooled of the images that were right at the start; an untried size fools none anew."""
         fair = ~self.wrong_at_start
         return self.success[:, fair].float().mean(1)
 
@@ -212,7 +220,7 @@ class Attack(Method, Generic[V]):
         """
         by = net
         net = by.net if isinstance(by, View) else by
-        pixels = net.check(images).detach().cpu()
+        pixels = net.check(images).detach().cpu().float().clamp(0, 1)
         if labels is None and isinstance(images, Images) and images.labels is not None:
             labels = images.labels
         with Meter() as meter, net.session():
@@ -223,13 +231,14 @@ class Attack(Method, Generic[V]):
                 raise InputError(
                     "expected a target other than the true class of each image, got the true class for some"
                 )
-            wrong = clean.argmax(1) != truth
+            wrong = predicted(clean) != truth
             right = (~wrong).nonzero()[:, 0]
             view = granted(self.view, by, len(right), self.name)
             if len(right):
                 found = self.perturb(view, pixels[right], Goal(truth, wanted).of(right))  # type: ignore[arg-type]
             else:
                 found = Perturbed(pixels[None, :0], torch.zeros(1, 0))
+            untried = torch.zeros_like(found.eps, dtype=torch.bool) if found.untried is None else found.untried
             levels = len(found.images)
             low, high = found.images.aminmax() if len(right) else (0, 1)
             if not (low >= 0 and high <= 1):
@@ -237,6 +246,7 @@ class Attack(Method, Generic[V]):
             logits, rounded = clean.expand(levels, -1, -1).clone(), clean.expand(levels, -1, -1).clone()
             if len(right):
                 logits[:, right], rounded[:, right] = _judged(net, found.images)
+        unclear = view.unclear | ~(answered(logits) & answered(rounded))[:, right].all(0)
         changed = pixels.expand(levels, *pixels.shape).clone()
         changed[:, right] = found.images
         difference = changed - pixels
@@ -245,22 +255,23 @@ class Attack(Method, Generic[V]):
         return Adversarial(
             method=self.spec,
             norm=self.norm,
-            original=images if isinstance(images, Images) else Images(pixels),
+            original=images.with_pixels(pixels) if isinstance(images, Images) else Images(pixels),
             images=changed,
             eps=_spread(found.eps, right, len(pixels)),
+            untried=_spread(untried, right, len(pixels)),
             labels=truth,
             target=wanted,
             clean_probabilities=clean.softmax(-1),
             probabilities=logits.softmax(-1),
-            success=goal.reached(logits.argmax(-1)) & ~wrong,
-            success_8bit=goal.reached(rounded.argmax(-1)) & ~wrong,
+            success=goal.reached(predicted(logits)) & ~wrong,
+            success_8bit=goal.reached(predicted(rounded)) & ~wrong,
             wrong_at_start=wrong,
             distances={**distances, "rms": distances["l2"] / math.sqrt(pixels[0].numel())},
             queries=_spread(view.queries, right, len(pixels)),
             gradients=_spread(view.gradients, right, len(pixels)),
             names=net.labels,
             cost=meter.cost,
-            notes=found.notes + view.notes + _apart(wrong),
+            notes=found.notes + view.notes + _nameless(unclear) + _apart(wrong),
         )
 
 
@@ -288,6 +299,15 @@ def _spread(values: Tensor, right: Tensor, count: int) -> Tensor:
     spread = torch.zeros(*values.shape[:-1], count, dtype=values.dtype)
     spread[..., right] = values
     return spread
+
+
+def _nameless(unclear: Tensor) -> tuple[str, ...]:
+    count = int(unclear.sum())
+    said = (
+        f"for {count} of {len(unclear)} images the model answered a changed one with logits that are not finite: "
+        "that counts as not fooled"
+    )
+    return (said,) if count else ()
 
 
 def _apart(wrong: Tensor) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seewhy.attack.base import Attack, Goal, Perturbed
-from seewhy.attack.oracles import WhiteBox
+from seewhy.attack.oracles import WhiteBox, predicted
 from seewhy.attack.sizes import DRAWN, LONGER, Nearest, known_sizes
 from seewhy.errors import SpecError
 
@@ -78,7 +78,7 @@ class CarliniWagner(Attack[WhiteBox]):
         def ask(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             logits, slopes = view.gradient(images, rows, lambda part, at: goal.of(rows[at]).margin(part))
             missing = goal.of(rows).margin(logits) + self.confidence
-            fools = goal.of(rows).reached(logits.argmax(1)) & (missing <= 0)
+            fools = goal.of(rows).reached(predicted(logits)) & (missing <= 0)
             nearest.keep(rows[fools], images[fools])
             return missing, slopes
 

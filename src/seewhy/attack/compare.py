@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from seewhy.attack.base import Adversarial, Attack
-from seewhy.attack.oracles import as_saved
+from seewhy.attack.base import Adversarial, Attack, Goal
+from seewhy.attack.oracles import as_saved, predicted
 from seewhy.classifier import Classifier, Target
 from seewhy.data.images import Images
 from seewhy.engine import Cost
@@ -32,7 +32,8 @@ class Comparison:
 
     `smallest` (A, N) are the smallest sizes that fool, in each attack's own norm (`norms`), `distances` (A, N), for each of
     l0, l2, linf and rms, those of the same images; `wrong_at_start` (N,) stand apart. `passes` (A, N) are the queries and
-    gradients that the attack asked for, `tried` (A,) the largest sizes that it tried: what it did not fool may fall beyond.
+    gradients that the attack asked for, `largest` (A,) the largest sizes that it tried on any image, and `stopped` (A, N) those
+    on images for which its queries did not suffice to try all; infinite for the others.
     """
 
     attacks: tuple[str, ...]
@@ -41,7 +42,8 @@ class Comparison:
     smallest: Tensor
     distances: Mapping[str, Tensor]
     wrong_at_start: Tensor
-    tried: Tensor
+    largest: Tensor
+    stopped: Tensor
     passes: Tensor
     costs: tuple[Cost, ...]
     notes: tuple[str, ...]
@@ -50,6 +52,12 @@ class Comparison:
     def fair(self) -> int:
         """How many images were right at the start."""
         return int((~self.wrong_at_start).sum())
+
+    @property
+    def tried(self) -> Tensor:
+        """The sizes (A,) up to which each attack tried all images that it left standing: what stands there may fall beyond."""
+        standing = self.smallest.isinf() & ~self.wrong_at_start
+        return self.largest.minimum(self.stopped.masked_fill(~standing, torch.inf).amin(1))
 
     def accuracy(self, attack: int, sizes: Tensor) -> Tensor:
         """For each of `sizes` (E,) the share of the images right at the start that stay so, and Wilson's interval: (E, 3)."""
@@ -133,9 +141,10 @@ def compare(found: Sequence[Adversarial]) -> Comparison:
             for name in first.distances
         },
         wrong_at_start=first.wrong_at_start,
-        tried=torch.stack(
+        largest=torch.stack(
             [each.eps[:, ~each.wrong_at_start].max() if bool(each.eps.any()) else torch.zeros(()) for each in found]
         ),
+        stopped=torch.stack([torch.where(each.untried.any(0), each.eps.amax(0), torch.inf) for each in found]),
         passes=torch.stack([each.queries + each.gradients for each in found]),
         costs=tuple(each.cost for each in found),
         notes=tuple(dict.fromkeys(f"{each.method}: {note}" for each in found for note in each.notes)),
@@ -151,7 +160,8 @@ def together(parts: Sequence[Comparison]) -> Comparison:
         smallest=torch.cat([part.smallest for part in parts], 1),
         distances={name: torch.cat([part.distances[name] for part in parts], 1) for name in first.distances},
         wrong_at_start=torch.cat([part.wrong_at_start for part in parts]),
-        tried=torch.stack([part.tried for part in parts]).amax(0),
+        largest=torch.stack([part.largest for part in parts]).amax(0),
+        stopped=torch.cat([part.stopped for part in parts], 1),
         passes=torch.cat([part.passes for part in parts], 1),
         costs=tuple(sum(costs[1:], costs[0]) for costs in zip(*(part.costs for part in parts), strict=True)),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
@@ -212,9 +222,10 @@ def transferred(
         if not len(chosen):
             continue
         changed, truth = as_saved(found.fooling[chosen]), found.labels[chosen]
+        goal = Goal(truth)
         for column, victim in enumerate(nets.values()):
-            fair = victim.predict(found.original.pixels[chosen]).cpu().argmax(1) == truth
-            gone = victim.predict(changed).cpu().argmax(1) != truth
+            fair = predicted(victim.predict(found.original.pixels[chosen]).cpu()) == truth
+            gone = goal.reached(predicted(victim.predict(changed).cpu()))
             fooled[row, column], of[row, column] = (gone & fair).sum(), fair.sum()
     return Transfer(attack.spec, tuple(nets), tuple(nets), fooled, of)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seewhy.attack.base import Attack, Goal, Perturbed
 from seewhy.attack.iterated import known_walk
-from seewhy.attack.oracles import WhiteBox, Work
+from seewhy.attack.oracles import WhiteBox, Work, predicted
 from seewhy.attack.sizes import LONGER, known_sizes, nearest_found, steepest, surviving
 from seewhy.errors import SpecError
 
@@ -96,7 +96,7 @@ class DeepFool(Attack[WhiteBox]):
                 seen = lengths.clone()
                 logits, moves = view.backwards(found[live], live, self._moves(pixels, goal, live, lengths, seen))
                 lengths = seen
-            margin, fools = goal.of(live).margin(logits), goal.of(live).reached(logits.argmax(1))
+            margin, fools = goal.of(live).margin(logits), goal.of(live).reached(predicted(logits))
             if step == 0:
                 margins[0, live] = margin
             margins[1, live[fools]] = margin[fools]
@@ -124,7 +124,7 @@ class DeepFool(Attack[WhiteBox]):
             missing, known = gaps.detach().cpu().clamp_min(0), lengths[rows].gather(1, classes)
             longest = known.masked_fill(known.isinf(), 0).amax(1, keepdim=True)
             guesses = missing / torch.where(known.isinf() & (longest > 0), longest, known)
-            unfooled, nearest = ~aims.reached(now.argmax(1)), torch.full((len(rows),), torch.inf)
+            unfooled, nearest = ~aims.reached(predicted(now)), torch.full((len(rows),), torch.inf)
             moves = torch.zeros(len(rows), *pixels.shape[1:])
             for column in guesses.argsort(dim=1, stable=True).T[:, :, None]:
                 wanted = unfooled & (guesses.gather(1, column)[:, 0] <= AGAIN * nearest)
@@ -158,7 +158,7 @@ class DeepFool(Attack[WhiteBox]):
                 break
             tried = torch.lerp(pixels[rows], ends[rows], at.view(-1, 1, 1, 1))
             logits = view.logits(tried, rows)
-            good = goal.of(rows).reached(logits.argmax(1))
+            good = goal.of(rows).reached(predicted(logits))
             margins[good.long(), rows] = goal.of(rows).margin(logits)
             found[rows[good]], high[rows[good]], low[rows[~good]] = tried[good], at[good], at[~good]
         return found

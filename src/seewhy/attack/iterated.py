@@ -9,8 +9,8 @@ from torch import Tensor
 
 from seewhy import rng
 from seewhy.attack.base import Goal
-from seewhy.attack.oracles import WhiteBox, as_saved
-from seewhy.attack.sizes import STEPS, Within, projected, steepest
+from seewhy.attack.oracles import WhiteBox, predicted
+from seewhy.attack.sizes import STEPS, Within, outlives, projected, steepest
 from seewhy.errors import SpecError
 
 #: what is ascended: logits (m, C), the goal of these images -> (m,)
@@ -90,21 +90,23 @@ def within(
     An image leaves as soon as it fools as it is and rounded to 8 bits; that is what "fools" means here.
     """
 
-    def attack(rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    def attack(rows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found = pixels[rows]
         fooled, settled = torch.zeros(2, len(rows), dtype=torch.bool)
+        ended = torch.ones(len(rows), dtype=torch.bool)
         for draw in starts():
             todo = (~settled).nonzero()[:, 0]
             if not len(todo):
                 break
             clean, ball = pixels[rows[todo]], sizes[todo]
             start = projected(clean + ball.view(-1, 1, 1, 1) * draw, clean, ball, norm)
-            tried, once, both = _walked(view, pixels, goal, rows[todo], ball, start, steps, move, loss)
+            tried, once, both, last = _walked(view, pixels, goal, rows[todo], ball, start, steps, move, loss)
             better = both | ~fooled[todo]
             found[todo[better]] = tried[better]
             fooled[todo] |= once
             settled[todo] = both
-        return found, settled
+            ended[todo] &= last
+        return found, settled, fooled | ended
 
     return attack
 
@@ -119,15 +121,15 @@ def _walked(
     steps: int,
     move: Move,
     loss: Loss,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The images found for the originals `of` (M,), whether they fool (M,), and whether rounded too (M,).
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The images found for the originals `of` (M,), whether they fool, whether rounded too, and whether all steps were made.
 
     The logits that come with a gradient judge the image before its step, so a step is one pass; after the last there is
     one forward pass. An image that fools, but not rounded, goes on, and is the answer unless a later one fools; without
     any the answer is the last image.
     """
     found = start.clone()
-    fooled, settled = torch.zeros(2, len(of), dtype=torch.bool)
+    fooled, settled, ended = torch.zeros(3, len(of), dtype=torch.bool)
     live = view.can(of).nonzero()[:, 0]
     images, state = start[live], {"pixels": pixels[of[live]], "sizes": sizes[live]}
     for step in range(steps + 1):
@@ -138,26 +140,17 @@ def _walked(
             logits, gradient = view.gradient(images, rows, lambda part, at, aims=aims: loss(part, aims.of(at)))  # type: ignore[misc]
         else:
             logits, gradient = view.logits(images, rows), images
-        now = aims.reached(logits.argmax(1))
+        now = aims.reached(predicted(logits))
         latest = now | ~fooled[live]
         found[live[latest]] = images[latest]
         fooled[live] |= now
-        settled[live[now]] = _outlives(view, images[now], rows[now], aims.of(now))
+        settled[live[now]] = outlives(view, images[now], rows[now], aims.of(now))
         if step == steps:
+            ended[live] = True
             break
         stay = ~settled[live] & view.can(rows)
         if not bool(stay.all()):
             live, images, logits, gradient = live[stay], images[stay], logits[stay], gradient[stay]
             state = {name: value[stay] for name, value in state.items()}
         images = move(images, gradient, loss(logits, aims.of(stay)), state, step)
-    return found, fooled, settled
-
-
-def _outlives(view: WhiteBox, images: Tensor, of: Tensor, goal: Goal) -> Tensor:
-    """Whether images (M, 3, H, W) that fool also do rounded to 8 bits: a query where that changes them, if one is left."""
-    saved = as_saved(images)
-    good = (saved == images).flatten(1).all(1)
-    ask = (~good & view.can(of)).nonzero()[:, 0]
-    if len(ask):
-        good[ask] = goal.of(ask).reached(view.labels(saved[ask], of[ask]))
-    return good
+    return found, fooled, settled, ended

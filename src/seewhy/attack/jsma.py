@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seewhy.attack.base import Attack, Goal, Perturbed, size_of
-from seewhy.attack.oracles import WhiteBox
-from seewhy.attack.sizes import known_sizes
+from seewhy.attack.oracles import WhiteBox, predicted
+from seewhy.attack.sizes import known_sizes, outlives
 from seewhy.errors import SpecError
 
 #: how many pairs are multiplied in one piece
@@ -25,12 +25,13 @@ class JSMA(Attack[WhiteBox]):
     and whose β is negative, or with `theta` below 0 the other way round. `pairs=false` takes one feature a step. What has
     reached black or white leaves the search. With `at_once` as many pairs are changed by one map, the best, then the best of the
     features left, and so on: so many times fewer passes, for a few pixels more. There are as many steps as change the share
-    `gamma` of the features, and at most `steps`. Without a target the attack goes away from the true class: t = y, with the
-    signs of α and β exchanged.
+    `gamma` of the features, and at most `steps`; an image is done when it fools, rounded to 8 bits too. Without a target the
+    attack goes away from the true class: t = y, with the signs of α and β exchanged.
     The best pair is the exact one, without a table of all pairs: a feature that two others beat in both slopes is in no best
     pair, and sorting finds the few that remain.
     The distance is L0, the share of pixels changed; `eps` are such shares: at each, only the pixels changed first.
-    Cost at most: `steps` + 3 + 2 for each size forward and 2·`steps` backward passes an image, whatever the number of classes.
+    Cost at most: 2·`steps` + 3 + 2 for each size forward and 2·`steps` backward passes an image, whatever the number of classes;
+    about `steps` forward where what fools outlives rounding.
     Limits: greedy, no change is taken back; an image stops where no pair has both signs (said). Large images take many steps.
     Deviation: the logits' slopes, as the paper advises, not the probabilities'; without a target as Wiyatno & Xu; the paper
     changes one pair by a map.
@@ -67,10 +68,11 @@ class JSMA(Attack[WhiteBox]):
 
     @property
     def passes(self) -> tuple[int, int]:
-        return 1 + self.steps + 2 * (len(self.eps) + 1), 2 * self.steps
+        return 1 + 2 * self.steps + 2 * (len(self.eps) + 1), 2 * self.steps
 
     def perturb(self, view: WhiteBox, pixels: Tensor, goal: Goal) -> Perturbed:
         images, rows = pixels.clone(), torch.arange(len(pixels))
+        found, fooled = pixels.clone(), torch.zeros(len(pixels), dtype=torch.bool)
         area, stuck = pixels[0, 0].numel(), 0
         best = best_pair if self.pairs else best_one
         total = max(1, min(self.steps * self.at_once, int(self.gamma * pixels[0].numel() / (1 + self.pairs))))
@@ -86,7 +88,11 @@ class JSMA(Attack[WhiteBox]):
             if not len(rows):
                 break
             logits, slopes = view.gradient(images[rows], rows, slopes_of)
-            going = ~goal.of(rows).reached(logits.argmax(1))
+            now = goal.of(rows).reached(predicted(logits))
+            reached = rows[now]
+            found[reached], fooled[reached] = images[reached], True
+            going = ~now
+            going[now] = ~outlives(view, images[reached], reached, goal.of(reached))
             rows, flat = rows[going], images[rows[going]].flatten(1)
             if not len(rows):
                 break
@@ -107,6 +113,7 @@ class JSMA(Attack[WhiteBox]):
                     first[rows[there], pixel] = first[rows[there], pixel].clamp_max(2 * change + order)
             images[rows] = flat.view(-1, *pixels.shape[1:])
             rows = rows[able]
+        images = torch.where(fooled.view(-1, 1, 1, 1), found, images)
         said = (f"for {stuck} of {len(pixels)} images no features with both signs were left",) if stuck else ()
         return Perturbed(*_levels(images, pixels, first, self.eps), said)
 

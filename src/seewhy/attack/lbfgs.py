@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seewhy.attack.base import Attack, Goal, Perturbed
-from seewhy.attack.oracles import WhiteBox
+from seewhy.attack.oracles import WhiteBox, predicted
 from seewhy.attack.sizes import DRAWN, LONGER, Nearest, known_sizes
 from seewhy.errors import SpecError
 
@@ -74,7 +74,7 @@ class LBFGS(Attack[WhiteBox]):
             """Logits (M, C), logarithms of P(not the goal) / P(goal) (M,) and their gradients (M, n)."""
             images = points.unflatten(1, pixels.shape[1:])
             logits, slopes = view.gradient(images, rows, lambda part, at: goal.of(rows[at]).margin(part, soft=True))
-            reached = goal.of(rows).reached(logits.argmax(1))
+            reached = goal.of(rows).reached(predicted(logits))
             nearest.keep(rows[reached], images[reached])
             return logits, goal.of(rows).margin(logits.double(), soft=True), slopes.flatten(1)
 

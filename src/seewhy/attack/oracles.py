@@ -27,6 +27,16 @@ def as_saved(images: Tensor) -> Tensor:
     return (images * 255).round() / 255
 
 
+def answered(logits: Tensor) -> Tensor:
+    """Whether logits (..., C) name a class: none is NaN, and the largest is finite."""
+    return logits.amax(-1).isfinite()
+
+
+def predicted(logits: Tensor) -> Tensor:
+    """Predicted classes (...) of logits (..., C); −1, which is no class, where they name none."""
+    return torch.where(answered(logits), logits.argmax(-1), -1)
+
+
 @dataclass
 class View(ABC):
     """A classifier behind a counter; what more of it can be seen, the three final views say.
@@ -41,6 +51,8 @@ class View(ABC):
     #: images passed forward and backward (N,), for each image under attack
     queries: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), init=False)
     gradients: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), init=False)
+    #: for each image (N,) whether an answer about it named no class
+    unclear: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool), init=False)
 
     #: what the attacker sees, in words, and how much that is: a view serves every attack that needs no more
     sees: ClassVar[str] = ""
@@ -74,12 +86,17 @@ class View(ABC):
 
     @final
     def labels(self, images: Tensor, of: Tensor) -> Tensor:
-        """Predicted classes (M,) of images (M, 3, H, W) made of the originals `of` (M,). One query each."""
-        return self._ask(images, of).argmax(1)
+        """Predicted classes (M,), −1 for none, of images (M, 3, H, W) made of the originals `of` (M,). One query each."""
+        return predicted(self._ask(images, of))
 
     def _ask(self, images: Tensor, of: Tensor) -> Tensor:
         self._charge(of)
-        return self.net.predict(self._given(images)).cpu()
+        return self._noted(self.net.predict(self._given(images)).cpu(), of)
+
+    def _noted(self, logits: Tensor, of: Tensor) -> Tensor:
+        """The logits as they came; those that name no class are noted."""
+        self.unclear[of[~answered(logits)]] = True
+        return logits
 
     def _given(self, images: Tensor) -> Tensor:
         return as_saved(images) if self.rounded else images
@@ -173,7 +190,7 @@ class WhiteBox(View):
         scores, gradients = self.net.gradient(self._given(images), scored)
         gradients, silent = _heard(gradients)
         self._count(of, torch.full((len(of),), scores[0].numel()), silent)
-        return in_order(logits, len(images)), gradients
+        return self._noted(in_order(logits, len(images)), of), gradients
 
     def backwards(self, images: Tensor, of: Tensor, work: Work) -> tuple[Tensor, Tensor]:
         """Logits (M, C), and what `work` makes of each part of the images (M, 3, H, W), made of the originals `of` (M,).
@@ -200,7 +217,7 @@ class WhiteBox(View):
 
         made = self.net.backwards(self._given(images), part)
         self._count(of, *in_order(counts, len(images)).T)
-        return in_order(logits, len(images)), made
+        return self._noted(in_order(logits, len(images)), of), made
 
     def _count(self, of: Tensor, gradients: Tensor, silent: Tensor) -> None:
         self.gradients = self.gradients.index_add(0, of, gradients)
@@ -231,6 +248,7 @@ def _heard(gradient: Tensor) -> tuple[Tensor, Tensor]:
 def _zeroed(view: V, count: int) -> V:
     view.queries = torch.zeros(count, dtype=torch.long)
     view.gradients = torch.zeros(count, dtype=torch.long)
+    view.unclear = torch.zeros(count, dtype=torch.bool)
     return view
 
 

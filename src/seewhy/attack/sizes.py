@@ -17,10 +17,12 @@ from seewhy.errors import SpecError, nearest
 STEPS = (0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
-def known_sizes(eps: tuple[float, ...], norm: str, norms: tuple[str, ...] = ("linf", "l2")) -> None:
+def known_sizes(eps: tuple[float, ...] | float, norm: str, norms: tuple[str, ...] = ("linf", "l2")) -> None:
     """Raise `SpecError` for a norm that an attack does not have, and for sizes that cannot be meant."""
     if norm not in norms:
         raise SpecError(f'expected norm {" or ".join(norms)}, got "{norm}"{nearest(norm, norms)}')
+    if isinstance(eps, int | float):
+        raise SpecError(f"expected a tuple of sizes, as in eps=(8/255,), got the number {eps:g}")
     for size in eps:
         if not size > 0:
             raise SpecError(f"expected sizes eps > 0 in units of [0, 1] pixels, got {size:g}")
@@ -54,8 +56,12 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
     return gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
 
 
-#: what looks for a fooling image within a size: (rows (M,), sizes (M,)) -> images (M, 3, H, W), and whether each fools (M,)
-Within = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+#: what looks for a fooling image within a size: (rows (M,), sizes (M,)) -> images (M, 3, H, W), whether each fools as it is and
+#: rounded to 8 bits (M,), and whether the queries sufficed (M,): to the end of the search, or until something fooled
+Within = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+#: the note where the smallest size is less exact than was asked
+NOT_NARROWED = "the queries left did not suffice to narrow down the smallest size"
 
 
 def swept(within: Within, pixels: Tensor, eps: tuple[float, ...], refine: int) -> Perturbed:
@@ -63,30 +69,58 @@ def swept(within: Within, pixels: Tensor, eps: tuple[float, ...], refine: int) -
 
     One run serves the whole curve: what fools at one size is the answer at every larger one, so an image is attacked until
     the first success. With `refine` one more level holds the smallest size found by so many bisections below it.
+    Sizes that the queries did not suffice to try are counted in a note.
     """
     grid = torch.tensor(eps)
+    sizes = grid[:, None].repeat(1, len(pixels))
+    untried = torch.zeros_like(sizes, dtype=torch.bool)
     images = pixels.expand(len(grid), *pixels.shape).clone()
     fooled = torch.zeros(len(pixels), dtype=torch.bool)
     first = torch.full((len(pixels),), len(grid) - 1)
     for level, size in enumerate(grid):
-        rows = (~fooled).nonzero()[:, 0]
         if level:
-            images[level, fooled] = images[level - 1, fooled]
+            images[level] = images[level - 1]
+        rows = (~fooled).nonzero()[:, 0]
         if len(rows):
-            images[level, rows], fooled[rows] = within(rows, size.expand(len(rows)))
+            found, fooled[rows], tried = within(rows, size.expand(len(rows)))
+            images[level, rows[tried]] = found[tried]
+            untried[level, rows[~tried]] = True
+            sizes[level, rows[~tried]] = sizes[level - 1, rows[~tried]] if level else 0.0
             first[rows[fooled[rows]]] = level
-    sizes = grid[:, None].expand(-1, len(pixels))
+    count, every = int(untried.sum()), untried.numel()
+    notes: tuple[str, ...] = ()
+    if count:
+        notes = (
+            f"the queries did not suffice to try {count} of {every} sizes (of all images together): their levels repeat the "
+            "one before",
+        )
     if not refine:
-        return Perturbed(images, sizes)
-    best, high = images[-1].clone(), grid[first]
+        return Perturbed(images, sizes, notes, untried)
+    best, high = images[-1].clone(), torch.where(fooled, grid[first], sizes[-1])
     low = torch.where(first > 0, grid[(first - 1).clamp_min(0)], torch.zeros(()))
-    rows = fooled.nonzero()[:, 0]
+    rows, narrowed = fooled.nonzero()[:, 0], True
     for _ in range(refine if len(rows) else 0):
         middle = (low[rows] + high[rows]) / 2
-        tried, now = within(rows, middle)
-        best[rows[now]], high[rows[now]] = tried[now], middle[now]
-        low[rows[~now]] = middle[~now]
-    return Perturbed(torch.cat([images, best[None]]), torch.cat([sizes, high[None]]))
+        found, now, tried = within(rows, middle)
+        best[rows[now]], high[rows[now]] = found[now], middle[now]
+        low[rows[tried & ~now]] = middle[tried & ~now]
+        narrowed &= bool(tried.all())
+    notes = notes if narrowed else (*notes, NOT_NARROWED)
+    images, sizes = torch.cat([images, best[None]]), torch.cat([sizes, high[None]])
+    return Perturbed(images, sizes, notes, torch.cat([untried, untried[-1:]]))
+
+
+def outlives(view: View, images: Tensor, of: Tensor, goal: Goal) -> Tensor:
+    """Whether images (M, 3, H, W) that fool also do rounded to 8 bits: a query where that changes them, if one is left.
+
+    They are made of the originals `of` (M,), and `goal` is that of these M.
+    """
+    saved = as_saved(images)
+    good = (saved == images).flatten(1).all(1)
+    ask = (~good & view.can(of)).nonzero()[:, 0]
+    if len(ask):
+        good[ask] = goal.of(ask).reached(view.labels(saved[ask], of[ask]))
+    return good
 
 
 #: how often an image found is drawn towards the original by half of what is not known

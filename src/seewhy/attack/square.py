@@ -11,7 +11,7 @@ from torch import Tensor
 from seewhy.attack.base import Attack, Goal, Perturbed
 from seewhy.attack.decisions import known_queries, shares
 from seewhy.attack.oracles import Scores
-from seewhy.attack.sizes import STEPS, given, known_sizes, projected, swept
+from seewhy.attack.sizes import STEPS, given, known_sizes, outlives, projected, swept
 from seewhy.errors import SpecError
 from seewhy.rng import generator
 
@@ -49,11 +49,11 @@ class Square(Attack[Scores]):
     length ε. What is missing is the log-probability of the true class less the largest other, or the largest other less that
     of the target. `queries` is the most for an image; the sizes `eps` (eleven from 0.5/255 to 32/255 where none are given; in
     L2 the same for each value) and the `refine` bisections for the smallest size share them evenly. An image is done at the
-    first success.
+    first success that outlives rounding to 8 bits, which is one query more.
     Values (E, N, 3, H, W): one level for each size and one for the smallest found, in the `norm` of its sizes.
     Raises `SpecError` for sizes, norms and numbers that cannot be meant.
     Cost: at most `queries` forward passes an image, and two a level to judge; none backward.
-    Limits: with many sizes each has few queries; for a curve to quote give few sizes, or more queries.
+    Limits: with many sizes each has few queries, or none (said); for a curve to quote give few sizes, or more queries.
     Deviation: margins of log-probabilities also for targets, where the paper takes the cross-entropy; all images get the same
     squares, so that none depends on its neighbours.
     Source: Andriushchenko, Croce, Flammarion & Hein 2020, arXiv 1912.00049, algorithms 1 to 3.
@@ -94,14 +94,16 @@ class Square(Attack[Scores]):
         sizes = given(self.eps, self.norm, pixels)
         allowed = shares(view, len(sizes) + self.refine)
 
-        def within(rows: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        def within(rows: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             draw = generator(self.seed, self.name)  # the same squares at each size
             turns = allowed(rows)
+            kept = view.left[rows] - turns  # for the other sizes
             first = projected(pixels[rows] + self._start(pixels, size, draw), pixels[rows], size, self.norm)
             images, margins = first, torch.full((len(rows),), torch.inf)
+            settled = torch.zeros(len(rows), dtype=torch.bool)
             on = (turns > 0).nonzero()[:, 0]
             for turn in range(int(turns.max())):
-                on = on[(margins[on] >= 0) & (turns[on] > turn)]
+                on = on[~settled[on] & (view.left[rows[on]] > kept[on])]
                 if not len(on):
                     break
                 of = rows[on]
@@ -113,7 +115,9 @@ class Square(Attack[Scores]):
                 now = goal.of(of).margin(view.scores(tried, of))
                 better = now < margins[on] - GAIN
                 images[on[better]], margins[on[better]] = tried[better], now[better]
-            return images, margins < 0
+                new = on[better & (now < 0)]
+                settled[new] = outlives(view, images[new], rows[new], goal.of(rows[new]))
+            return images, settled, turns > 0
 
         return swept(within, pixels, sizes, self.refine)
 

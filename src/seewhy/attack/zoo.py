@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -158,7 +158,12 @@ class ZOO(Attack[Scores]):
                 self._descend(Space(view, search, self.box == "tanh"), offsets, turns, draw)
         rows = search.sizes.isfinite().nonzero()[:, 0]
         search.walk(search.towards(search.images[rows], rows), rows, BISECTIONS)
-        return search.answer(self.eps)
+        answer = search.answer(self.eps)
+        if turns > 0:
+            return answer
+        turn = 2 * self.coordinates + LOOKS
+        said = f"the queries did not suffice for one turn, which takes {turn}, at each resolution: nothing was tried"
+        return replace(answer, notes=(said, *answer.notes))
 
     def _descend(self, space: Space, offsets: Tensor, turns: int, draw: torch.Generator) -> None:
         """So many turns in one attack space; `offsets` (N, 3, h, w) are moved in place."""
@@ -182,8 +187,9 @@ class ZOO(Attack[Scores]):
                 order = order / (promise(first_pass.slopes[rows].view_as(offsets[rows]), visits[rows] > 0) + EVEN)
             chosen = order.topk(each, largest=False).indices
             around = nearby(space.values, offsets, rows, chosen, self.h, space.search.pixels[0].numel())
-            first = (around[:, :, 0] - around[:, :, 1]) / (2 * self.h)
-            second = (around.sum(2) - 2 * now[rows, None]) / self.h**2
+            # what is no number says nothing of a slope
+            first = ((around[:, :, 0] - around[:, :, 1]) / (2 * self.h)).nan_to_num(0, 0, 0)
+            second = ((around.sum(2) - 2 * now[rows, None]) / self.h**2).nan_to_num(0, 0, 0)
             age = visits[rows].gather(1, chosen) + 1
             visits[rows] = visits[rows].scatter(1, chosen, age)
             if turn < sweep:
@@ -216,7 +222,7 @@ class ZOO(Attack[Scores]):
 
 def grown(missing: Tensor, scale: Tensor) -> Tensor:
     """By how much (M,) the weight of m grows while m is missing, and shrinks where it is more than reached."""
-    return GROWTH ** (missing / scale.clamp_min(TINY) / FULLY).clamp(-1, 1)
+    return GROWTH ** (missing / scale.clamp_min(TINY) / FULLY).clamp(-1, 1).nan_to_num(0)
 
 
 def moving(offsets: Tensor) -> Tensor:

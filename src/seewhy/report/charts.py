@@ -185,7 +185,8 @@ def _unit(reach: float) -> float:
 
 def _log1p(reach: float) -> Callable[[float], float]:
     unit = _unit(reach)
-    return lambda step: _LEFT + (_WIDTH - _LEFT - _RIGHT) * math.log1p(step / unit) / math.log1p(reach / unit)
+    whole = math.log1p(max(reach, unit) / unit)  # an attack that found nothing, or tried nothing, has sizes of zero
+    return lambda step: _LEFT + (_WIDTH - _LEFT - _RIGHT) * math.log1p(step / unit) / whole
 
 
 def _shares(y: Callable[[float], float]) -> list[str]:
