@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from nets import FAMILIES, classifier, photos
-from seewhy.attack import FGSM
+from seewhy.attack import FGSM, JSMA, PGD, DeepFool
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SpecError
 
@@ -106,3 +107,30 @@ def test_bad_sizes_and_targets_are_refused() -> None:
         FGSM(eps=(0.0,))
     with pytest.raises(InputError, match="other than the true class"):
         FGSM()(linear(), mid_grey(2), labels=1, target=1)
+
+
+@pytest.mark.parametrize("target", [None, 1])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_confident_model_is_attacked_along_the_same_direction(norm: str, target: int | None) -> None:
+    """Of a linear model, in double precision; in single precision the true class has a probability of exactly one."""
+    net, images = linear(3), mid_grey(4)
+    images = images.mean(0) + 0.2 * (images - images.mean(0))
+    with torch.no_grad():
+        weight, bias = net.module.get_parameter("1.weight"), net.module.get_parameter("1.bias")
+        weight.mul_(60)
+        bias.copy_(torch.tensor([26.0, 4, 0]) - weight @ images.mean(0).flatten())
+    logits = (images.flatten(1).double() @ weight.double().T + bias.double()).detach()
+    assert (logits.float().softmax(1)[:, 0] == 1).all()
+    assert (logits.argmax(1) == 0).all()
+    wanted = torch.zeros(4, dtype=torch.long) if target is None else torch.full((4,), target)
+    slope = (logits.softmax(1) - F.one_hot(wanted, 3)) @ weight.double()  # of the cross-entropy
+    way = (slope if target is None else -slope).view_as(images)
+    step = way.sign() if norm == "linf" else way / way.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    found = FGSM(eps=(0.05,), norm=norm, refine=0)(net, images, labels=0, target=target)
+    torch.testing.assert_close(found.images[0], images + 0.05 * step.float(), rtol=0, atol=1e-6)
+
+
+def test_a_number_in_the_place_of_sizes_is_refused_in_a_sentence() -> None:
+    for make in (FGSM, PGD, DeepFool, JSMA):
+        with pytest.raises(SpecError, match=r"a tuple of sizes, as in eps=\(8/255,\), got the number 0.0313"):
+            make(eps=8 / 255)  # type: ignore[arg-type]

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from seewhy.attack.base import Attack, Goal, Perturbed
+from seewhy.attack.iterated import log_odds
 from seewhy.attack.oracles import WhiteBox, as_saved
-from seewhy.attack.sizes import STEPS, given, known_sizes, steepest
+from seewhy.attack.sizes import NOT_NARROWED, STEPS, given, known_sizes, steepest
 from seewhy.errors import SpecError
 
 
 @dataclass(frozen=True)
 class FGSM(Attack[WhiteBox]):
-    """x′ = clip(x + ε·sign g), g = ∂/∂x CE(f(x), y), or clip(x − ε·sign ∂/∂x CE(f(x), t)) towards a target class t.
+    """x′ = clip(x + ε·sign g), g = ∂/∂x CE(f(x), y), or g = −∂/∂x CE(f(x), t) towards a target class t.
 
     With `norm=l2`, FGM: g/‖g‖ in the place of sign g. One gradient serves every size of the sweep `eps` in [0, 1] pixels;
     where none are given, eleven from 0.5/255 to 32/255 (in L2 the same for each value). Then `refine` bisections between the
@@ -25,7 +25,8 @@ class FGSM(Attack[WhiteBox]):
     and once as the image would be saved, in 8 bits. They are two more levels, with their own size for each image.
     Cost for E sizes: 6 + 4·E + 2·`refine` forward passes and one backward pass an image; without refinement 2 + 2·E.
     Limits: one straight line, by the gradient at the image alone; where the loss bends, larger sizes may fool less than smaller.
-    Deviation: the paper has one ε and no refinement; ε is in units of [0, 1] pixels.
+    Deviation: the paper has one ε and no refinement; ε is in units of [0, 1] pixels. g is the gradient of the log-odds
+    log P(goal)/P(not the goal): the direction of that of cross-entropy, also where this rounds to nothing or to another.
     Source: Goodfellow, Shlens & Szegedy 2015, arXiv 1412.6572, section 4; targeted: Kurakin et al. 2017, arXiv 1611.01236;
     L2: Miyato et al. 2017, arXiv 1605.07725.
 
@@ -58,21 +59,19 @@ class FGSM(Attack[WhiteBox]):
         return 2 + 2 * levels + (2 * (sizes + self.refine) if self.refine else 0), 1
 
     def perturb(self, view: WhiteBox, pixels: Tensor, goal: Goal) -> Perturbed:
-        def loss(logits: Tensor, rows: Tensor) -> Tensor:
-            return F.cross_entropy(logits, goal.named[rows].to(logits.device), reduction="none")
-
-        every, way = torch.arange(len(pixels)), 1 if goal.target is None else -1
-        direction = steepest(view.gradient(pixels, every, loss)[1], self.norm)
+        every = torch.arange(len(pixels))
+        _, gradient = view.gradient(pixels, every, lambda logits, rows: log_odds(logits, goal.of(rows)))
+        direction = steepest(gradient, self.norm)
 
         def at(sizes: Tensor) -> Tensor:
-            return torch.addcmul(pixels, way * sizes.view(-1, 1, 1, 1), direction).clamp_(0, 1)
+            return torch.addcmul(pixels, sizes.view(-1, 1, 1, 1), direction).clamp_(0, 1)
 
         grid = sizes = torch.tensor(given(self.eps, self.norm, pixels))[:, None].expand(-1, len(pixels))
         images = torch.stack([at(sizes) for sizes in grid])
         if not self.refine:
             return Perturbed(images, sizes)
         if not bool(view.can(every, 2 * (len(grid) + self.refine)).all()):
-            return Perturbed(images, sizes, ("the queries left did not suffice to narrow down the smallest size",))
+            return Perturbed(images, sizes, (NOT_NARROWED,))
         flat = images.flatten(0, 1)
 
         def fooled(candidates: Tensor) -> Tensor:
