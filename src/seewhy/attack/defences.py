@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seewhy.attack.base import Adversarial, Attack
+from seewhy.attack.oracles import predicted
 from seewhy.classifier import Classifier, Target
 from seewhy.data.images import Images
 from seewhy.errors import InputError, SpecError
@@ -156,10 +157,11 @@ class _Defended(nn.Module):
         self._net = net
         self._defence = defence
 
-    def forward(self, images: Tensor) -> Tensor:
-        if self._defence.differentiable:
-            return self._net.logits(self._defence(images))
-        return self._net.logits(_Through.apply(images, self._defence))  # type: ignore[no-untyped-call]
+    def forward(self, images: Tensor) -> Any:
+        # not through `logits`: the classifier around this counts the pass, and takes the logits out of the answer
+        through = self._defence.differentiable
+        seen = self._defence(images) if through else _Through.apply(images, self._defence)  # type: ignore[no-untyped-call]
+        return self.module(self._net.normalise(seen))
 
 
 def defended(net: Classifier, defence: Defence) -> Classifier:
@@ -178,6 +180,7 @@ def defended(net: Classifier, defence: Defence) -> Classifier:
         preprocess=net.preprocess,
         labels=net.labels if net.labels_given else None,
         name=f"{net.name} behind {_named(defence)}",
+        probabilities=net.answers_probabilities,
         engine=net.engine,
         check=False,
     )
@@ -185,11 +188,12 @@ def defended(net: Classifier, defence: Defence) -> Classifier:
 
 @dataclass(frozen=True)
 class Control:
-    """What one defence keeps: counts of `of` images that are still classified rightly.
+    """What one defence keeps: of the `of` images that the undefended model has right, how many are still classified rightly.
 
     `clean` without an attack; `attacked` on images made for the undefended model; `aware` on images made for the defended one,
-    by the same attack through the defence's gradients (for a random defence with another draw of it). An image counts where
-    it is right before the attack and at every size that the attack tried.
+    by the same attack through the defence's gradients (for a random defence with another draw of it). An image counts where it
+    is right before the attack, by the model attacked too, and at every size that the attack tried; the others were not
+    attacked, and have withstood nothing.
     """
 
     defence: str
@@ -222,27 +226,28 @@ def controls(
     """The accuracy of a model behind each defence: clean, attacked, and attacked by one who knows the defence.
 
     The first row is the model without any. `labels` are the true classes (None: those of `images`, else the predicted ones).
+    Images that it has wrong from the start are kept apart: no row counts them.
     """
     found = attack(net, images, labels)
     truth = found.labels
-    undefended = _standing(net, found, truth)
-    right = net.predict(found.original.pixels).cpu().argmax(1) == truth
-    rows = [Control("none", len(truth), int(right.sum()), int(undefended.sum()), int(undefended.sum()))]
+    fair = ~found.wrong_at_start
+    of, undefended = int(fair.sum()), int(_standing(net, found)[fair].sum())
+    rows = [Control("none", of, of, undefended, undefended)]
     for defence in defences:
         behind = defended(net, defence)
         judge = defended(net, defence.redrawn())
-        right = judge.predict(found.original.pixels).cpu().argmax(1) == truth
+        right = predicted(judge.predict(found.original.pixels).cpu()) == truth
         aware = attack(behind, images, truth)
-        counts = (right, _standing(judge, found, truth), _standing(judge, aware, truth))
-        rows.append(Control(_named(defence), len(truth), *(int(count.sum()) for count in counts)))
+        counts = (right, _standing(judge, found), _standing(judge, aware))
+        rows.append(Control(_named(defence), of, *(int(count[fair].sum()) for count in counts)))
     return tuple(rows)
 
 
-def _standing(net: Classifier, found: Adversarial, truth: Tensor) -> Tensor:
-    """Which images (N,) a model has right before the attack and at every level of it."""
+def _standing(net: Classifier, found: Adversarial) -> Tensor:
+    """Which images (N,) were attacked, and a model has right before the attack and at every level of it."""
     every = torch.cat([found.original.pixels[None], found.images])
-    predictions = net.predict(every.flatten(0, 1)).cpu().argmax(1).unflatten(0, every.shape[:2])
-    return (predictions == truth).all(0)
+    predictions = predicted(net.predict(every.flatten(0, 1)).cpu()).unflatten(0, every.shape[:2])
+    return (predictions == found.labels).all(0) & ~found.wrong_at_start
 
 
 @dataclass(frozen=True)
