@@ -11,7 +11,7 @@ import scipy.stats  # type: ignore[import-untyped]
 import torch
 
 from nets import FAMILIES, classifier, photos
-from seewhy.attack import FGSM, sets
+from seewhy.attack import FGSM, IFGSM, WhiteBox, sets
 from seewhy.attack.compare import compare, together, transferred
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
@@ -79,6 +79,32 @@ def test_attacks_on_other_images_are_not_compared(net: Classifier) -> None:
         compare([])
 
 
+def test_attacks_on_other_models_are_not_compared(net: Classifier, images: Images) -> None:
+    other = classifier(FAMILIES["vgg"]())
+    one, two = (FGSM(eps=(0.05,), refine=0)(each, images) for each in (net, other))
+    assert not torch.equal(one.wrong_at_start, two.wrong_at_start)
+    with pytest.raises(InputError, match=r"expected attacks on one model; fgsm:.* get different images wrong"):
+        compare([one, two])
+
+
+def test_a_line_ends_at_the_smallest_size_to_which_a_standing_image_was_tried(net: Classifier, images: Images) -> None:
+    attack = IFGSM(eps=(1 / 255, 0.02, 0.3), steps=4, refine=0)
+    whole, ended = attack(net, images), attack(WhiteBox(net, budget=6), images)
+    assert float(compare([whole]).tried[0]) == pytest.approx(0.3)
+    left = ended.untried.any(0)
+    assert left.any()
+    standing = left & ended.smallest_eps.isinf()
+    found = compare([ended])
+    assert float(found.tried[0]) == float(ended.eps.amax(0)[standing].min()) < 0.3
+    assert found.stopped[0, ~left].isinf().all()
+    both = together([compare([whole]), found])
+    assert float(both.tried[0]) == float(found.tried[0])
+    assert found.plot().axes
+    assert f"the queries did not suffice to try {int(ended.untried.sum())} of 21 sizes" in found.notes[0]
+    nothing = FGSM(eps=(0.3,))(net, images)  # sizes of one step are all tried
+    assert not nothing.untried.any()
+
+
 def test_transfer_is_counted_on_what_the_victim_had_right(images: Images) -> None:
     nets = {name: classifier(FAMILIES[name]()) for name in ("resnet", "vgg")}
     attack = FGSM(eps=(0.3,))
@@ -123,6 +149,30 @@ def test_a_set_loads_again_and_is_judged_again(net: Classifier, images: Images, 
         assert float(row["linf"]) == pytest.approx(float((pixels - clean).abs().max()), abs=1e-5)
     other = classifier(FAMILIES["vgg"]())
     assert torch.equal(loaded.judged(other).predictions, other.predict(loaded.images).argmax(1))
+
+
+def test_originals_of_one_name_are_not_laid_over_each_other(net: Classifier, tmp_path: Path) -> None:
+    first, second = (FGSM(eps=(0.05,), refine=0)(net, photos(2, seed)) for seed in (1, 2))
+    with pytest.raises(
+        InputError, match=r"another image 1 in its place than an attack before it; export them to folders"
+    ):
+        sets.export(net, [first, second], tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+    named = FGSM(eps=(0.05,), refine=0)(net, Images(photos(2, 2), ("one", "two")))
+    sets.export(net, [first, named], tmp_path / "set")
+    loaded = sets.load(tmp_path / "set")
+    originals = torch.cat([photos(2, 1), photos(2, 2)])
+    torch.testing.assert_close(loaded.originals.pixels, (originals * 255).round() / 255)
+
+
+def test_rows_whose_original_was_written_anew_leave_the_table(net: Classifier, tmp_path: Path) -> None:
+    attacks = FGSM(eps=(0.05,), refine=0), FGSM(eps=(0.1,), refine=0)
+    before, after = photos(2, 1), photos(2, 2)
+    sets.export(net, [each(net, before) for each in attacks], tmp_path / "set")
+    sets.export(net, [attacks[0](net, after)], tmp_path / "set", overwrite=True)
+    loaded = sets.load(tmp_path / "set")
+    assert [row["file"] for row in loaded.rows] == ["0001-image-1.1.png", "0002-image-2.1.png"]
+    torch.testing.assert_close(loaded.originals.pixels, (after * 255).round() / 255)
 
 
 def test_a_target_counts_where_it_is_reached(net: Classifier, tmp_path: Path) -> None:

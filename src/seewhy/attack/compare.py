@@ -125,6 +125,11 @@ def compare(found: Sequence[Adversarial]) -> Comparison:
             raise InputError(
                 f"expected attacks on the same images and classes; {first.method} and {each.method} had others"
             )
+        if not torch.equal(each.wrong_at_start, first.wrong_at_start):
+            raise InputError(
+                f"expected attacks on one model; {first.method} and {each.method} met models that get different images wrong "
+                "before any attack"
+            )
     every = torch.arange(len(first.labels))
     return Comparison(
         attacks=tuple(each.method for each in found),

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.attack.base import Adversarial, Goal, size_of
-from seewhy.attack.oracles import as_saved
+from seewhy.attack.oracles import as_saved, predicted
 from seewhy.classifier import Classifier
 from seewhy.data.folders import there
 from seewhy.data.images import Images
@@ -78,12 +78,15 @@ def row(net: Classifier, found: Adversarial, index: int, file: str, original: st
 
 
 def write(folder: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write the table of images that are in a folder; where it has one, rows of other files stay."""
+    """Write the table of images that are in a folder.
+
+    Where it has one, its rows stay, but those of files written again, and of originals written again: they may be others now.
+    """
     path = Path(folder) / TABLE
     kept: list[Mapping[str, Any]] = []
     if path.exists():
-        written = {each["file"] for each in rows}
-        kept = [each for each in _rows(path) if each["file"] not in written]
+        files, originals = ({each[kind] for each in rows} for kind in ("file", "original"))
+        kept = [each for each in _rows(path) if each["file"] not in files and each["original"] not in originals]
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         table.writeheader()
@@ -113,20 +116,32 @@ def export(
     """Save what attacks on `net` found as PNG, with the images as the model saw them and a table; answers the table's path.
 
     The image of each is the smallest that fools, in 8 bits too; where none does, the one at the largest size, and the table
-    says so. Raises `RunError` where the folder holds a set already, unless `overwrite`.
+    says so. Raises `RunError` where the folder holds a set already, unless `overwrite`, and `InputError` where attacks on
+    different images would give their originals one name.
     """
     path = Path(folder)
     if (path / TABLE).exists() and not overwrite:
         raise RunError(f"{path} holds an adversarial set already; choose another folder, or say overwrite")
-    path.mkdir(parents=True, exist_ok=True)
-    rows = []
+    originals: dict[str, Tensor] = {}
+    planned: list[tuple[Adversarial, int, Tensor, str, str]] = []
     for number, each in enumerate(found, 1):
+        fooling = each.fooling
         for index, name in enumerate(each.original.names):
-            stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-")[:40]
-            file, original = f"{index + 1:04d}-{stem}.{number}.png", f"{index + 1:04d}-{stem}.png"
-            save_pixels(each.fooling[index], path / file)
-            save_pixels(each.original.pixels[index], path / original)
-            rows.append(row(net, each, index, file, original))
+            stem = f"{index + 1:04d}-" + re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-")[:40]
+            pixels = each.original.pixels[index]
+            if not torch.equal(originals.setdefault(f"{stem}.png", pixels), pixels):
+                raise InputError(
+                    f"expected attacks on the same images, or on images of other names; {each.method} had another {name} in its "
+                    "place than an attack before it; export them to folders of their own"
+                )
+            planned.append((each, index, fooling[index], f"{stem}.{number}.png", f"{stem}.png"))
+    path.mkdir(parents=True, exist_ok=True)
+    for original, pixels in originals.items():
+        save_pixels(pixels, path / original)
+    rows = []
+    for each, index, changed, file, original in planned:
+        save_pixels(changed, path / file)
+        rows.append(row(net, each, index, file, original))
     return write(path, rows)
 
 
@@ -175,9 +190,10 @@ class AdversarialSet:
         targets = torch.tensor([int(each["target"] or -1) for each in self.rows])
         if truth is None or int(torch.maximum(truth, targets).max()) >= net.classes:
             raise InputError(f"the set speaks of classes that {net.name}, which has {net.classes}, does not have")
-        predictions = net.predict(self.images).cpu().argmax(1)
-        right = net.predict(self.originals).cpu().argmax(1) == truth
-        reached = torch.where(targets < 0, Goal(truth).reached(predictions), Goal(truth, targets).reached(predictions))
+        logits = net.predict(self.images).cpu()
+        predictions, named = logits.argmax(1), predicted(logits)
+        right = predicted(net.predict(self.originals).cpu()) == truth
+        reached = torch.where(targets < 0, Goal(truth).reached(named), Goal(truth, targets).reached(named))
         told = torch.tensor([int(each["predicted"]) for each in self.rows])
         return Judged(predictions, reached & right, right, predictions == told)
 
