@@ -43,7 +43,9 @@ _METERS: ContextVar[tuple[Meter, ...]] = ContextVar("seewhy_meters", default=())
 
 
 class Meter:
-    """Counts every pass that runs inside it.
+    """Counts every pass that runs inside it, and what it takes of its device, the CPU unless another is given.
+
+    Meters nest: what happens inside an inner one counts for those around it too.
 
     >>> with Meter() as meter:
     ...     count(forward=3)
@@ -51,21 +53,32 @@ class Meter:
     3
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cpu")
         self.cost = Cost()
+        self._highest = 0
 
     def __enter__(self) -> Meter:
+        settle(self.device)
+        for around in _METERS.get():
+            around._look()  # what they have reached is forgotten when the peak begins anew
         self._token = _METERS.set((*_METERS.get(), self))
-        self._base = _reset_peak()
+        self._base = _reset_peak(self.device)
         self._started = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        elapsed = time.perf_counter() - self._started
-        peak = _peak()
-        added = None if peak is None or self._base is None else max(0, peak - self._base)
-        self.cost = replace(self.cost, seconds=elapsed, peak_bytes=added)
-        _METERS.reset(self._token)
+        try:
+            settle(self.device)
+            elapsed = time.perf_counter() - self._started
+            self._look()
+            added = None if self._base is None else max(0, self._highest - self._base)
+            self.cost = replace(self.cost, seconds=elapsed, peak_bytes=added)
+        finally:
+            _METERS.reset(self._token)
+
+    def _look(self) -> None:
+        self._highest = max(self._highest, _peak(self.device) or 0)
 
 
 def count(*, forward: int = 0, backward: int = 0) -> None:
@@ -74,10 +87,17 @@ def count(*, forward: int = 0, backward: int = 0) -> None:
         meter.cost = replace(meter.cost, forward=meter.cost.forward + forward, backward=meter.cost.backward + backward)
 
 
-def _reset_peak() -> int | None:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
+def settle(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given, so that a clock tells the time of it; a CPU is done when a call returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: torch.device) -> int | None:
+    """Let the peak of a device's memory begin anew; answers what is taken now, None where a system does not tell."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -85,9 +105,9 @@ def _reset_peak() -> int | None:
     return _resident("VmRSS")
 
 
-def _peak() -> int | None:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
+def _peak(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     return _resident("VmHWM")
 
 
@@ -101,14 +121,19 @@ def _resident(row: str) -> int | None:
     return None
 
 
+#: what the errors of PyTorch's allocators, cuBLAS and cuDNN say when memory runs out
+_NO_MEMORY = (
+    *("out of memory", "can't allocate memory", "not enough memory"),
+    *("cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or a CPU."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    )
+    return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
 
 
 @cache
@@ -122,8 +147,7 @@ def half_pays(device: str) -> bool:
             for _ in range(4):
                 started = time.perf_counter()
                 torch.conv2d(images.to(dtype), weight.to(dtype), padding=1)
-                if device == "cuda":
-                    torch.cuda.synchronize()
+                settle(images.device)
                 seconds.append(time.perf_counter() - started)
             fastest[dtype] = min(seconds[1:])
     return fastest[torch.bfloat16] < fastest[torch.float32]
@@ -179,7 +203,7 @@ class Engine:
     @property
     def halves(self) -> bool:
         """Whether the samples of methods that bear it run in bfloat16."""
-        return self.precision == "bf16" and half_pays(self.device.type)
+        return self.precision == "bf16" and half_pays(str(self.device))
 
     @contextmanager
     def half(self) -> Iterator[None]:
@@ -211,12 +235,15 @@ class Engine:
         size = self._size(run, images, kind)
         while done < total:
             where = slice(done, min(done + size, total))
+            counted = [(meter, meter.cost) for meter in _METERS.get()]
             try:
                 results.append(run(images[where], where))
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or size == 1:
                     raise
                 size = self.measured[kind] = self.halved[kind] = max(1, size // 2)
+                for meter, cost in counted:  # the images are passed again
+                    meter.cost = cost
             else:
                 done = where.stop
                 if self.progress is not None:
@@ -252,8 +279,7 @@ class Engine:
                     break
                 started = time.perf_counter()
                 run(images[:size], slice(0, size))
-                if self.device.type == "cuda":
-                    torch.cuda.synchronize(self.device)
+                settle(self.device)
                 each = (time.perf_counter() - started) / size
                 if each < best_time:
                     best, best_time = size, each

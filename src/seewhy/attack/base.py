@@ -223,7 +223,7 @@ class Attack(Method, Generic[V]):
         pixels = net.check(images).detach().cpu().float().clamp(0, 1)
         if labels is None and isinstance(images, Images) and images.labels is not None:
             labels = images.labels
-        with Meter() as meter, net.session():
+        with Meter(net.engine.device) as meter, net.session():
             clean = net.predict(pixels).cpu()
             truth = clean.argmax(1) if labels is None else net.targets(labels, images)
             wanted = None if target is None else net.targets(target, images)

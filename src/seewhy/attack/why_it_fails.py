@@ -233,7 +233,7 @@ def between(
                 f"{name} with {other.classes} and {other.size[0]} × {other.size[1]}"
             )
     pixels = net.check(images).cpu()
-    with Meter() as meter, net.session():
+    with Meter(net.engine.device) as meter, net.session():
         every = torch.stack([ends, *(_noise(pixels, ends, seed, number) for number in range(noises))])
         flat = every.flatten(0, 1)
         clean = net.predict(pixels).cpu()

@@ -245,7 +245,7 @@ class Explainer(Method):
         """
         pixels = net.check(images)
         questions = [Question(len(pixels), None if each is None else net.targets(each, images)) for each in targets]
-        with Meter() as meter, net.session():
+        with Meter(net.engine.device) as meter, net.session():
             maps = self.attribute_each(net, pixels, questions)
             for question in questions:
                 question.settle(net, pixels)

@@ -56,7 +56,7 @@ def predicted(
         return found
     probabilities = np.full((len(data), net.classes), np.nan)
     failed: dict[str, str] = {}
-    with Meter() as meter:
+    with Meter(net.engine.device) as meter:
         for start in range(0, len(data), PART):
             places, held = [], []
             for index in range(start, min(start + PART, len(data))):

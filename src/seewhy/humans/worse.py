@@ -238,7 +238,7 @@ def worse(
     parts: list[Tensor] = []
     names: list[str] = []
     unreadable = 0
-    with Meter() as meter:
+    with Meter(net.engine.device) as meter:
         for start in range(0, len(known), PART):
             held, truth = [], []
             for index in known[start : start + PART]:

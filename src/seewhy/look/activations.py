@@ -109,7 +109,7 @@ class Activations(Look):
             raise InputError("activations are answers to images: give at least one")
         pixels = net.check(images)
         layer = map_of(net, self.layer)
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             found = net.engine.map(lambda part, _: capture(net, part, [layer])[layer].float().cpu(), pixels, "forward")
         strength = found.abs().mean((2, 3))
         count = min(self.channels, found.shape[1]) or found.shape[1]

@@ -129,7 +129,7 @@ class BeforeAfter(Look):
         layer = map_of(net, self.layer)
         along = rectified(net)
         layers = [*dict.fromkeys((*along, layer))]
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             found = capture(net, pixels.to(net.engine.device), layers)
             logits = net.predict(pixels).cpu()
         maps = {"": pixels, **{each: found[each].float() for each in layers}}

@@ -141,7 +141,7 @@ class DeepDream(Look):
         if images is None:
             raise InputError("DeepDream starts from a photograph: give at least one")
         pixels = net.check(images)
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             wanted = self._objective(net)
             wanted.check(net)
             scores = torch.zeros(2, len(pixels))

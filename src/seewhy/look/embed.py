@@ -138,7 +138,7 @@ class MappedCodes:
         method = parse(self.method, "look")
         if not isinstance(method, CodeMap):
             raise InputError(f'expected a map made by "map", got one by "{self.method}"')
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             notes: list[str] = []
             seen = seen_by(net, _aligned(images, self.outputs, notes)[0], self.layer, method.pool, notes)
             axes = layout.Axes(self.mean.numpy(), self.directions.numpy(), method.metric == "cosine")
@@ -349,7 +349,7 @@ class CodeMap(Look):
         if images is None:
             raise InputError("a map is of images: give some")
         notes: list[str] = []
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             layer = self._layer(net)
             given, classes, comparable = _aligned(images, net.labels, notes)
             found = self._mapped(net, seen_by(net, given, layer, self.pool, notes, classes), layer, notes)

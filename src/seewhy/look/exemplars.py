@@ -247,7 +247,7 @@ class Exemplars(Look):
     def __call__(self, net: Classifier, images: Pictures | None = None) -> ExemplarSet:
         if images is None:
             raise InputError("exemplars are found among images: give some")
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             fields = _fields(net)
             state = self._tallied(net, images, None, 0, fields[0])
         return self._found(net, state, images, fields, meter.cost)
@@ -273,7 +273,7 @@ class Exemplars(Look):
 
     def result(self, net: Classifier, state: Tally, images: Pictures | None = None) -> ExemplarSet:
         """What a state has found; `images` are all that it has seen, for the crops of the figure."""
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             fields = _fields(net)
         return self._found(net, state, images, fields, meter.cost)
 

@@ -180,7 +180,7 @@ class Filters(Look):
         return address, weights, groups, view
 
     def __call__(self, net: Classifier, images: Tensor | Images | None = None) -> FilterGrid:
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             address, weights, groups, view = self._chosen(net)
         norms = weights.flatten(1).norm(dim=1)
         dead = (norms <= self.dead * norms.median()).nonzero()[:, 0]

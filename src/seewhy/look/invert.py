@@ -135,7 +135,7 @@ class Invert(Look):
         pixels = net.check(images).detach()
         layer = self._layer(net)
         variation = TotalVariation()
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             codes = in_batches(net, lambda part, _: capture(net, part, [layer])[layer].cpu(), pixels, "code")
             length = codes.flatten(1).square().sum(1)
             silent = (length == 0).nonzero()[:, 0].tolist()

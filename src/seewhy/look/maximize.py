@@ -311,7 +311,7 @@ class Maximize(Look):
         of = _classes(net, wanted, unit)
         for other in also:  # what would be wrong after the climb is wrong before it
             counterparts(net.labels, of, other)
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             names = [name for name in wanted.check(net) for _ in range(self.number)]
             made = self._parametrization(net, images)
             kept = on_the_way(self.steps, self.snapshots)

@@ -161,7 +161,7 @@ class Statistics(Look):
     def __call__(self, net: Classifier, images: Pictures | None = None) -> ActivationStatistics:
         if images is None:
             raise InputError("statistics are of answers to images: give some")
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             asked = chosen_layers(net, self.layers or rectified(net))
             shapes = {each.address: tuple(each.shape[1:]) for each in trace(net) if each.address in asked}
             sums = {layer: _Sums.empty(shape[0]) for layer, shape in shapes.items()}

@@ -182,7 +182,7 @@ class Units(Look):
         classes = tuple(images.classes) if isinstance(images, DataSet) and images.classes else net.labels
         layer = self._layer(net)
         notes: list[str] = []
-        with Meter() as meter:
+        with Meter(net.engine.device) as meter:
             responses, labels, indices, top = self._seen(net, images, layer, classes, bool(names), notes)
             known = labels >= 0
             if not known.all() and known.any():

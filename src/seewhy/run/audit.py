@@ -169,7 +169,7 @@ class _Audit:
         self._tell(self._total, self._total, "done")
 
     def _identity(self) -> Found:
-        with Meter() as meter:
+        with Meter(self.job.net.engine.device) as meter:
             record, notes = identity(self.job.net, self.plan.asked["model"])
         return Found(record, meter.cost, notes)
 

@@ -96,7 +96,7 @@ class Comparing:
         net, held, places = self.job.net, [], []
         lost: list[str] = []
         chosen = self.positions[part]
-        with Meter() as meter:
+        with Meter(self.job.net.engine.device) as meter:
             for place, position in enumerate(chosen):
                 item = self.job.material.entries[position].item
                 try:
@@ -143,7 +143,7 @@ class Comparing:
 
     def alone(self, name: str, places: Sequence[int]) -> Found:
         """The model's own numbers on one data set."""
-        with Meter() as meter:
+        with Meter(self.job.net.engine.device) as meter:
             kept = self.readable(places)
             chances, _ = self.answered
             labels = [self.people.labels[self.positions[place]] for place in kept]
@@ -187,7 +187,7 @@ class Comparing:
 
     def part(self) -> Found:
         """Where they part, what goes with it, and the cases of the gallery."""
-        with Meter() as meter:
+        with Meter(self.job.net.engine.device) as meter:
             found = self.parting
             shown = [case for group in PARTED for case in cases(found, group, int(self.plan["gallery"]))]
             record = {
@@ -224,7 +224,7 @@ class Comparing:
 
     def agree(self) -> Found:
         """How the model and people answer the same images."""
-        with Meter() as meter:
+        with Meter(self.job.net.engine.device) as meter:
             held = self.both
             found = agreement(
                 held.votes,

@@ -74,7 +74,7 @@ def explain_after(job: Job, method: Explainer, planned: Planned, images: Images,
     changed = adversarial_of(job, planned, images)
     if changed is None:
         raise NothingToExplain(f"there is no adversarial image: {job.attacks[0].spec} failed")
-    with Meter() as meter:
+    with Meter(job.net.engine.device) as meter:
         logits = job.net.predict(changed)[0].cpu()
     found = explain(job, method(job.net, changed, target=index), index, role, logits)
     before = f"{method.spec}@{index}"

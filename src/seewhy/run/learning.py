@@ -109,7 +109,7 @@ class Whole:
 def other_identity(held: Whole) -> Found:
     """Who the other model is."""
     net = held.net
-    with Meter() as meter:
+    with Meter(net.engine.device) as meter:
         record, notes = identity(net, held.planned.model or "")
     return Found(record, meter.cost, notes)
 

@@ -42,7 +42,7 @@ def activations(job: Job, method: Activations, planned: Planned, images: Images)
     cost, after = found.cost, None
     changed = adversarial_of(job, planned, images)
     if changed is not None:
-        with Meter() as meter:
+        with Meter(job.net.engine.device) as meter:
             maps = capture(job.net, changed.pixels, [found.layer])[found.layer].float().cpu()[0]
         cost = cost + meter.cost
         arrays["after"] = maps[channels].numpy()

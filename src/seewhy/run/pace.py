@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seewhy.attack.why_it_fails import passes
 from seewhy.classifier import Classifier
+from seewhy.engine import settle
 from seewhy.explain.base import Explainer
 from seewhy.explain.occlusion import Occlusion
 from seewhy.method import Method
@@ -89,8 +90,9 @@ def pace(net: Classifier, batch: int = 1, read: Callable[[], object] | None = No
         net.gradient(image, lambda logits, _: logits[:, 0])
 
     both()
-    found = [min(_timed(run) for _ in range(3)) / batch for run in (forward, both)]
-    return Pace(found[0], found[1], 0.0 if read is None else min(_timed(read) for _ in range(2)))
+    device = net.engine.device
+    found = [min(_timed(run, device) for _ in range(3)) / batch for run in (forward, both)]
+    return Pace(found[0], found[1], 0.0 if read is None else min(_timed(read, device) for _ in range(2)))
 
 
 def together(net: Classifier, single: Pace, batch: int) -> Pace:
@@ -101,14 +103,16 @@ def together(net: Classifier, single: Pace, batch: int) -> Pace:
     if single.forward > SLOW:
         return single
     image = torch.full((batch, 3, *net.size), 0.5)
-    forward = min(_timed(lambda: net.predict(image)) for _ in range(2)) / batch
+    forward = min(_timed(lambda: net.predict(image), net.engine.device) for _ in range(2)) / batch
     share = min(1.0, forward / single.forward) if single.forward else 1.0
     return single._replace(forward=share * single.forward, both=share * single.both)
 
 
-def _timed(run: Callable[[], object]) -> float:
+def _timed(run: Callable[[], object], device: torch.device) -> float:
+    settle(device)
     started = time.perf_counter()
     run()
+    settle(device)
     return time.perf_counter() - started
 
 

@@ -242,9 +242,9 @@ def _pace(net: Classifier, material: Material, positions: Sequence[int]) -> floa
     if not held:
         return reading / len(chosen)
     images = Images.join(held)
-    net.predict(images)
+    net.predict(images).cpu()
     started = time.perf_counter()
-    net.predict(images)
+    net.predict(images).cpu()
     measured(images.pixels)
     return reading / len(chosen) + (time.perf_counter() - started) / len(held)
 

@@ -49,7 +49,7 @@ def read(job: Job, planned: Planned) -> Images | None:
 
 def predict(job: Job, planned: Planned, images: Images) -> Found:
     """What the model says of an image; raises `NothingToExplain` where that is no number."""
-    with Meter() as meter:
+    with Meter(job.net.engine.device) as meter:
         logits = job.net.predict(images)[0].cpu()
     if not bool(torch.isfinite(logits).all()):
         raise NothingToExplain(f"{job.net.name} answers {planned.name} with NaN or infinity")
