@@ -162,12 +162,13 @@ def transfer(found: Transfer) -> Figure:
     figure = drawing.canvas(2.4 + 1.0 * len(found.victims), 1.6 + 0.6 * len(found.sources))
     axes = figure.add_subplot()
     share = found.share.numpy()
-    axes.imshow(np.rint(pictures.white_to(np.nan_to_num(share), "positive")).astype(np.uint8), aspect="auto")
+    colours = np.rint(pictures.white_to(np.nan_to_num(share), "positive")).astype(np.uint8)
+    axes.imshow(colours, aspect="auto")
     for row in range(len(found.sources)):
         for column in range(len(found.victims)):
             of = int(found.of[row, column])
             text = f"{share[row, column]:.0%}\n{int(found.fooled[row, column])} of {of}" if of else "–"
-            ink = "white" if share[row, column] > 0.6 else "black"
+            ink = pictures.ink(colours[row, column])
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
     axes.set_xticks(range(len(found.victims)), found.victims, fontsize=8)
     axes.set_yticks(range(len(found.sources)), found.sources, fontsize=8)

@@ -121,9 +121,8 @@ def agreement(found: Agreement, index: int) -> Figure:
         for column in range(count):
             value = matrix[row, column]
             text = "–" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
-            axes.text(
-                column, row, text, ha="center", va="center", fontsize=7, color="white" if abs(value) > 0.6 else "black"
-            )
+            ink = pictures.ink(colours[row, column])
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
     axes.set_xticks(range(count), found.methods, fontsize=7, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(count), found.methods, fontsize=7)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):

@@ -93,16 +93,16 @@ def performance(found: Performance) -> Figure:
     if kept and left.get_legend_handles_labels()[0]:
         left.legend(fontsize=8, frameon=False)
     shares = found.confusion / np.maximum(found.confusion.sum(1, keepdims=True), 1)
-    right.imshow(np.rint(pictures.white_to(shares, "absolute")).astype(np.uint8), aspect="auto")
+    colours = np.rint(pictures.white_to(shares, "absolute")).astype(np.uint8)
+    right.imshow(colours, aspect="auto")
     names = [each.name for each in found.classes]
     if len(names) <= MOST:
         for set_ticks, turn in ((right.set_xticks, 40), (right.set_yticks, 0)):
             for text in set_ticks(range(len(names)), names, fontsize=7, rotation=turn):
                 text.label1.set_parse_math(False)
         for row, column in np.argwhere(shares >= 0.005):
-            value = shares[row, column]
-            ink = "white" if value > 0.6 else "black"
-            right.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=ink)
+            ink = pictures.ink(colours[row, column])
+            right.text(column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", fontsize=7, color=ink)
     right.set_title("answers, in per cent of each true class (rows)", fontsize=8)
     balanced, accuracy = (f"{100 * each.value:.1f} %" for each in (found.balanced, found.accuracy))
     title = (

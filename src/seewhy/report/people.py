@@ -74,7 +74,8 @@ def confusions(found: Agreement) -> Figure:
         values = np.nan_to_num(matrix)
         scale = max(float(abs(values).max()), 1e-9) if last else 1.0
         shown = values / scale if last else np.sqrt(values)  # small shares are what one looks for
-        axes.imshow(np.rint(pictures.white_to(shown, "signed" if last else "positive")).astype(np.uint8), aspect="auto")
+        colours = np.rint(pictures.white_to(shown, "signed" if last else "positive")).astype(np.uint8)
+        axes.imshow(colours, aspect="auto")
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.set_xlabel("answer", fontsize=8)
         if place == 0:
@@ -83,7 +84,7 @@ def confusions(found: Agreement) -> Figure:
             labels = [_short(name) for name in held.classes]
             axes.set_xticks(range(size), labels, fontsize=7, rotation=50, ha="right", rotation_mode="anchor")
             axes.set_yticks(range(size), labels if place == 0 else [""] * size, fontsize=7)
-            _numbers(axes, matrix, shown, signed=last)
+            _numbers(axes, matrix, colours, signed=last)
     figure.supxlabel(
         "percent of the images of a true class; colours of the first two go with the root of the share, "
         "those of the difference from blue (people more) to orange (network more)",
@@ -267,13 +268,13 @@ def _names(axes: Axes, names: Sequence[str]) -> None:
     axes.set_axisbelow(True)
 
 
-def _numbers(axes: Axes, matrix: Any, shown: Any, *, signed: bool) -> None:
-    """Percent in each cell that rounds to something."""
+def _numbers(axes: Axes, matrix: Any, colours: Any, *, signed: bool) -> None:
+    """Percent in each cell that rounds to something, on its colour."""
     for row, column in np.argwhere(np.rint(100 * np.nan_to_num(matrix))).tolist():
         value = 100 * matrix[row, column]
         text = (f"{value:+.0f}" if signed else f"{value:.0f}").replace("-", "−")
-        colour = "white" if abs(shown[row, column]) > 0.6 else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
+        ink = pictures.ink(colours[row, column])
+        axes.text(column, row, text, ha="center", va="center", fontsize=6, color=ink)
 
 
 def _percent(axis: Any) -> None:

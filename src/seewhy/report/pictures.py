@@ -100,6 +100,19 @@ def white_to(strength: Array, sign: Sign) -> Array:
     return np.where(size[..., None] >= 0, up, down)
 
 
+def ink(ground: Array) -> str:
+    """Black or white, whichever has the higher contrast ratio (WCAG 2) with a colour (3,) in 0 to 255: at least 4.5 : 1.
+
+    >>> ink(np.array([212, 92, 12])), ink(np.array([8, 54, 107]))
+    ('#000000', '#ffffff')
+    """
+    share = np.asarray(ground, dtype=float) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    # (L + 0.05) / 0.05 against black, 1.05 / (L + 0.05) against white
+    return "#000000" if (luminance + 0.05) ** 2 >= 0.05 * 1.05 else "#ffffff"
+
+
 def _along(stops: Array, places: Array) -> Array:
     at = np.linspace(0, 1, len(stops))
     return np.stack([np.interp(places, at, stops[:, c]) for c in range(3)], -1).astype(np.float32)

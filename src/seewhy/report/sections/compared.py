@@ -77,7 +77,7 @@ def _cell(value: float, sign: pictures.Sign) -> tuple[str, str, str]:
     whole = round(100 * value)
     text = f"{whole:+d}" if sign == "signed" else f"{whole:d}"
     text = text.replace("-", "−") if whole else ""
-    return text, f"#{bytes(ground.tolist()).hex()}", "#fff" if abs(strength) > 0.6 else "#1b1d21"
+    return text, f"#{bytes(ground.tolist()).hex()}", pictures.ink(ground)
 
 
 def confused(agreed: Row) -> Table | None:

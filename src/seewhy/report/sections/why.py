@@ -214,5 +214,4 @@ def _cell(value: float) -> tuple[str, str, str]:
     if not math.isfinite(value):
         return "–", "", ""
     ground = np.rint(pictures.white_to(np.array(value), "signed")).astype(int)
-    ink = "#fff" if abs(value) > 0.6 else "#1b1d21"
-    return words.signed(value), f"#{bytes(ground.tolist()).hex()}", ink
+    return words.signed(value), f"#{bytes(ground.tolist()).hex()}", pictures.ink(ground)
