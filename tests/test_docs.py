@@ -71,14 +71,19 @@ def test_the_method_in_contributing_is_a_method(tmp_path: Path) -> None:
     run(
         code
         + """
+import doctest
+
 import torch
 from seewhy.method import parse, registry
+from seewhy.report.pages import page
 
 found = parse("gradient-sign", room="explain")
 assert registry("explain")["gradient-sign"] is GradientSign
 module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
 answer = found(Classifier(module, size=2), torch.rand(1, 3, 2, 2), 1)
 assert torch.equal(answer.values.flatten(), module[1].weight[1].sign())
+assert page(GradientSign, whole=True).parts["Values"] == "(N, 3, H, W), without a unit."
+assert doctest.testmod() == (0, 5)
 """,
         tmp_path,
     )
