@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import struct
 import zlib
@@ -168,6 +169,43 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], str], str]] = {
 def test_what_is_no_model(kind: str, here: Path, run: Run) -> None:
     make, expected = BAD_MODELS[kind]
     assert expected in sentence(run("explain", "cat.png", "--model", make(here)))
+
+
+SUMMED = """
+from torch import nn
+
+class Summed(nn.Module):
+    def forward(self, x):
+        return x.cumsum(2)
+
+def build():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), Summed(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+    )
+"""
+
+
+def test_a_method_that_refuses_the_network_ends_no_other(here: Path, run: Run) -> None:
+    (here / "summed.py").write_text(SUMMED)
+    given = ("explain", "cat.png", "dog.png", "--model", "file:summed.py:build@weights.safetensors")
+    refusing = ("lrp", "grad-cam:layer=9")
+    words = [word for spec in (*refusing, "gradient", "guided-backprop") for word in ("--method", spec)]
+    result = run(*given, *words, "--compare", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert [(row["image"], row["method"]) for row in told["explanations"]] == [
+        (image, "gradient") for image in ("cat.png", "dog.png")
+    ]
+    assert [(row["image"], row["method"]) for row in told["failed"]] == [
+        (image, spec) for image in ("cat.png", "dog.png") for spec in (*refusing, "guided-backprop")
+    ]
+    assert all("cumsum" in row["error"] for row in told["failed"] if row["method"] != "grad-cam:layer=9")
+    warned = [line.split()[1] for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert warned == ["lrp:", "grad-cam:layer=9:", "guided-backprop:"]  # once each, not once an image
+    assert "no rule for the operation cumsum" in sentence(run(*given, "--method", "lrp", "--out", "alone"))
+    none = [word for spec in refusing for word in ("--method", spec)]
+    assert "nothing could be done with any image" in sentence(run(*given, *none, "--compare", "--out", "none"))
 
 
 @pytest.mark.parametrize("command", ["audit", "explain", "attack", "look"])

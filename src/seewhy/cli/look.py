@@ -23,8 +23,8 @@ from seewhy.cli.options import (
     with_model,
 )
 from seewhy.cli.shell import Command, Shell, shell
-from seewhy.cli.work import ITS_OWN, Work, about, cost_of, draw, methods_of, remark
-from seewhy.errors import DataError, InputError, LayerError, SeewhyError, SpecError
+from seewhy.cli.work import Work, about, cost_of, draw, methods_of, remark
+from seewhy.errors import DataError, InputError, SeewhyError, SpecError
 
 if TYPE_CHECKING:
     from seewhy.classifier import Classifier
@@ -117,8 +117,8 @@ def look(
                 raise
             job.fail(spec, error)
     if found and answering:
-        steps, own = [(spec, "") for spec in answering], (*ITS_OWN, LayerError)
-        work = Work(spoken, net, found, "looking", steps, names, job.failed, own, beside=bool(job.rows))
+        steps = [(spec, "") for spec in answering]
+        work = Work(spoken, net, found, "looking", steps, names, job.failed, beside=bool(job.rows))
         for image, spec, _ in work.each():
             with _heard(net, work.within):
                 answer = work.run(partial(answering[spec], net, image), image.names[0])

@@ -141,6 +141,8 @@ def explain(
         together.setdefault(photo, []).extend(answers or [])
     compared = []
     for photo, answers in together.items() if compare else ():
+        if not answers:
+            continue
         pictures = {"compared": folder.file(file(photo, "compared"))}
         draw(side_by_side(answers), pictures["compared"])
         first = [each for each in answers if each.target[0] == answers[0].target[0] and "−" not in each.labels[0]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from seewhy.cli.options import Folder
 from seewhy.cli.shell import Shell
-from seewhy.errors import DataError, InputError, NothingToExplain
+from seewhy.errors import DataError, InputError, LayerError, NothingToExplain, UnknownOperation
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: what is wrong with one image or its answer, so that the others go on
-ITS_OWN = (DataError, InputError, NothingToExplain)
+#: what a method refuses about the network, with every image
+REFUSED = (LayerError, UnknownOperation)
+#: what is wrong with one image, its answer or one method, so that the others go on
+ITS_OWN = (DataError, InputError, NothingToExplain, *REFUSED)
 
 
 @dataclass
@@ -37,10 +39,10 @@ class Work:
     steps: Sequence[tuple[str, str]]
     stem: dict[str, str]
     failed: list[dict[str, str]] = field(default_factory=list)
-    #: what is wrong with one answer, so that the others go on; and whether other work was done beside, which must not be lost
-    own: tuple[type[Exception], ...] = ITS_OWN
+    #: whether other work was done beside, which must not be lost
     beside: bool = False
     item: Item | None = None
+    spec: str = ""
     #: told what share of the step in hand is done
     within: Callable[[float], None] = lambda share: None
 
@@ -64,25 +66,34 @@ class Work:
                     self.spoken.say(f"note: {item.name}: {note}")
                 self.item = item
                 for spec, name in self.steps:
+                    self.spec = spec
                     tell(done, total, f"{item.name}, {spec}")
                     yield found, spec, name
                     done += 1
             tell(done, total, "")
 
     def run(self, call: Callable[[], T], name: str) -> T | None:
-        """A method's answer, or None where this image has none, which is said."""
+        """A method's answer, or None where this image has none, which is said; of a network that it refuses, once."""
         try:
             return call()
-        except self.own as error:
-            self.fail(name, error, alone=len(self.images) * len(self.steps) == 1)
+        except ITS_OWN as error:
+            refused = isinstance(error, REFUSED)
+            left = len(self.steps) * (1 if refused else len(self.images))
+            self.fail(name, error, alone=left == 1, refused=self.spec if refused else "")
             return None
 
-    def fail(self, name: str, error: Exception, alone: bool) -> None:
-        """Say what went wrong and go on, or raise it where nothing else is left to do."""
+    def fail(self, name: str, error: Exception, alone: bool, refused: str = "") -> None:
+        """Say what went wrong and go on, or raise it where nothing else is left to do.
+
+        `refused` is the method that refuses the network, where one does.
+        """
         if alone and not self.beside:
             raise error
-        self.failed.append({"image": name, "error": str(error)})
-        self.spoken.failed(name, str(error))
+        row = {"image": name, **({"method": refused} if refused else {}), "error": str(error)}
+        known = refused and any({**each, "image": name} == row for each in self.failed)
+        self.failed.append(row)
+        if not known:
+            self.spoken.failed(refused or name, str(error))
 
     def finish(self, made: int, folder: Folder) -> None:
         if not made:
