@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from nets import FAMILIES, SIZE, SPELLINGS, Spelled, classifier, photos
 from seewhy.classifier import Classifier
 from seewhy.errors import UnknownOperation
 from seewhy.lens import incremental
-from seewhy.lens.incremental import Batch, Incremental, Spans
+from seewhy.lens.incremental import Batch, Incremental, Spans, Value
 
 
 def corners(length: int, window: int, stride: int) -> list[int]:
@@ -183,6 +185,25 @@ def test_a_planted_fault_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(incremental._Sliding, "touched", wrong)
     assert difference(classifier(FAMILIES["vgg"](), check=False), 4, 3) > 1e-4
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_view_is_tried_out_where_the_network_lies(device: str) -> None:
+    seen = []
+
+    def view(x: Tensor) -> Tensor:
+        seen.append(x.device.type)
+        return x[:, 1:3].transpose(2, 3)
+
+    clean = torch.zeros(1, 8, 5, 7, device=device)
+    rows, columns = (Spans(np.array([0]), np.array([2]), side) for side in (5, 7))
+    value = Value(clean, (1, 8, 5, 7), (2, 3), rows, columns)
+    plain = incremental._Plain(view, (clean,), {}, lambda _: value)
+    unused: Any = SimpleNamespace(op="getitem")
+    step = incremental._view(unused, unused, plain, view(clean))
+    assert seen == [device, device]
+    assert step is not None
+    assert step.outputs[0].axes == (3, 2)
 
 
 class Deciding(nn.Module):

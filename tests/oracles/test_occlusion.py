@@ -120,6 +120,27 @@ def test_dense_passes_where_the_lens_cannot_follow() -> None:
     close(found.values[0, 0], by_loop(net, images[0], 2, (4,), 2, torch.zeros(3, SIZE, SIZE)))
 
 
+class Counting(nn.Module):
+    """Takes its batch apart by the number of images that it saw."""
+
+    def __init__(self, mask: bool) -> None:
+        super().__init__()
+        self.conv, self.fc, self.mask = nn.Conv2d(3, 4, 3), nn.Linear(4, 5), mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        x = x[torch.ones(len(x), dtype=torch.bool)] if self.mask else x.split([len(x)])[0]
+        return self.fc(x.square().mean((2, 3)))
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_dense_passes_where_a_view_fits_one_image_alone(mask: bool) -> None:
+    net, images = classifier(Counting(mask)), photos(1)
+    found = Occlusion(fill="black")(net, images, 2)
+    assert "the incremental lens cannot run this network for several occlusions at once" in found.notes[0]
+    close(found.values[0, 0], by_loop(net, images[0], 2, (4,), 2, torch.zeros(3, SIZE, SIZE)))
+
+
 def test_a_tape_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dense passes at two positions notice it, and the answer is theirs."""
     net, images = classifier(FAMILIES["vgg"]()), photos(1)

@@ -570,9 +570,14 @@ def _view(lens: Incremental, call: Call, plain: _Plain, result: Any) -> Step | N
         shape[axis] = length
     if min(height, width) < 2:
         return None
-    probe = torch.empty(2 * height * width).as_strided(shape, strides)
+    device = next(ops.tensors(result)).device  # where what it is indexed by lies, too
+    probe = torch.empty(2 * height * width, device=device).as_strided(shape, strides)
     axes = None
-    for each in ops.tensors(plain([probe])):
+    try:
+        seen = list(ops.tensors(plain([probe])))
+    except (RuntimeError, IndexError):  # it fits one image alone
+        return None
+    for each in seen:
         now = list(each.stride())
         found = [now.index(stride) if now.count(stride) == 1 else -1 for stride in (height * width, width, 1)]
         alike = (
@@ -954,7 +959,7 @@ def checked(lens: Incremental, fill: Value, batch: Batch) -> Tensor:
     """Logits of a batch; raises `UnknownOperation` where the tape does not bear a batch."""
     try:
         return lens.answer(lens.windows(fill, batch))
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         if out_of_memory(error):
             raise
         raise UnknownOperation(
