@@ -171,6 +171,20 @@ def test_agreement_is_spearmans_on_the_grid_in_the_sense_that_both_have() -> Non
     assert torch.equal(found.correlations, found.correlations.mT)
 
 
+def test_smoothed_maps_are_compared_as_they_are_drawn() -> None:
+    a, b = made(noise(0, 1, 3, 20, 20), "a"), made(noise(1, 1, 3, 20, 20), "b", "absolute")
+    c, d = made(noise(2, 1, 1, 7, 7), "c", "positive"), made(noise(3, 1, 1, 20, 20), "d")
+    found = agreement([a, b, c, d], smooth=1.5).correlations[0]
+    pairs: list[tuple[int, int, Sign]] = [(0, 1, "absolute"), (0, 2, "positive"), (0, 3, "signed"), (1, 2, "absolute")]
+    for i, j, sense in pairs:
+        cells = [
+            on_grid(each.heatmap(sense, smooth=1.5)).flatten().numpy() for each in ((a, b, c, d)[k] for k in (i, j))
+        ]
+        assert float(found[i, j]) == pytest.approx(scipy.stats.spearmanr(*cells).statistic, abs=1e-9)
+    with pytest.raises(SpecError, match="expected smooth ≥ 0"):
+        agreement([a, d], smooth=-1.0)
+
+
 def test_who_disagrees_is_said_the_worst_first() -> None:
     base = noise(0, 1, 1, 20, 20)
     found = agreement([made(base, "lrp"), made(-base, "lime"), made(base * 3, "shap")])

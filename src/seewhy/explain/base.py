@@ -87,6 +87,16 @@ def flatten(values: Tensor, sign: Sign) -> Tensor:
     return summed.clamp_min(0) if sign == "positive" else summed
 
 
+def heat(values: Tensor, sign: Sign, size: tuple[int, int], smooth: float = 0.0) -> Tensor:
+    """One map (N, H, W) of values (N, C, h, w): flattened, brought to `size` bilinearly, under a Gaussian of `smooth` pixels."""
+    if not 0 <= smooth < float("inf"):
+        raise SpecError(f"expected smooth ≥ 0, the deviation of a Gaussian in pixels, got {smooth}")
+    flat = flatten(values, sign)[:, None]
+    if flat.shape[2:] != size:
+        flat = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
+    return (blurred(flat, smooth) if smooth else flat)[:, 0]
+
+
 def smallest_region(maps: Tensor, share: float) -> Tensor:
     """The fewest pixels of each of `maps` (N, h, w) that hold `share` of the sum of its positive values; none where that is 0.
 
@@ -136,13 +146,8 @@ class Attribution:
         stay. `smooth` lays a Gaussian of that deviation, in pixels of the result, over it at the end, the border being
         repeated: away from the border the sum stays, a constant map stays as it is, and nothing becomes negative.
         """
-        if not 0 <= smooth < float("inf"):
-            raise SpecError(f"expected smooth ≥ 0, the deviation of a Gaussian in pixels, got {smooth}")
-        values = flatten(self.values, sign or self.sign)
-        wanted = size or (self.images.shape[2], self.images.shape[3])
-        if tuple(values.shape[1:]) != tuple(wanted):
-            values = F.interpolate(values[:, None], size=wanted, mode="bilinear", align_corners=False)[:, 0]
-        return blurred(values[:, None], smooth)[:, 0] if smooth else values
+        height, width = size or self.images.shape[2:]
+        return heat(self.values, sign or self.sign, (height, width), smooth)
 
     def on_photo(self, index: int = 0, sign: Sign | None = None, smooth: float = 0.0) -> Tensor:
         """The map of one image laid over the original photograph: (H, W) of its pixels, NaN where the model did not look.

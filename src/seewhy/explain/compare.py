@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seewhy.errors import InputError
-from seewhy.explain.base import Attribution, Sign, flatten
+from seewhy.explain.base import Attribution, Sign, flatten, heat
 from seewhy.result import save, shown
 
 if TYPE_CHECKING:
@@ -71,11 +72,11 @@ def agreement(
 ) -> Agreement:
     """Spearman's rank correlation of every two of several explanations of the same images.
 
-    Each map is enlarged bilinearly where it has fewer than `grid` × `grid` positions, smoothed where `smooth` says so (in
-    pixels of the input), and averaged over the cells of that grid: so pixels, superpixels and a layer's positions can be
-    compared, and single pixels do not count. Two maps are compared in the sense that both have: with their signs where both
-    are usually shown signed, else by their positive parts, and by their absolute values where one is shown so; or all in the
-    sense of `sign`. Raises `InputError` for fewer than two explanations, and for those of different images.
+    Each map is enlarged bilinearly where it has fewer than `grid` × `grid` positions, or where `smooth` is given made as
+    `heatmap` makes it, at the input's size, and averaged over the cells of that grid: so pixels, superpixels and a layer's
+    positions can be compared, and single pixels do not count. Two maps are compared in the sense that both have: with their
+    signs where both are usually shown signed, else by their positive parts, and by their absolute values where one is shown
+    so; or all in the sense of `sign`. Raises `InputError` for fewer than two explanations, and for those of different images.
 
     >>> from torch import nn
     >>> from seewhy import Classifier, explain
@@ -93,9 +94,10 @@ def agreement(
         raise InputError(f"expected a grid of at least 2 positions to a side, got {grid}")
     names = _names(given)
     signs = [sign or each.sign for each in given]
-    maps = [each.heatmap("signed", smooth=smooth)[:, None] if smooth else each.values for each in given]
+    height, width = given[0].images.shape[2:]
+    drawn: Callable[[Tensor, Sign], Tensor] = partial(heat, size=(height, width), smooth=smooth) if smooth else flatten
     images = range(len(given[0]))
-    correlations = torch.stack([correlated([values[i] for values in maps], signs, grid) for i in images])
+    correlations = torch.stack([correlated([each.values[i] for each in given], signs, grid, drawn) for i in images])
     notes = [
         f"the map of {name} is constant for {image}: it has no order, and its correlations are not defined"
         for position, image in enumerate(given[0].images.names)
@@ -165,15 +167,23 @@ def disagreement(one: str, other: str, correlation: float) -> str:
     return f"{one} and {other} disagree here (rank correlation {number}): no single map should be read as the reason"
 
 
-def correlated(maps: Sequence[Tensor], signs: Sequence[Sign], grid: int = GRID) -> Tensor:
-    """The rank correlations (M, M) of one image's maps (C, h, w) on a grid, each pair in the sense that both have."""
+def correlated(
+    maps: Sequence[Tensor],
+    signs: Sequence[Sign],
+    grid: int = GRID,
+    made: Callable[[Tensor, Sign], Tensor] = flatten,
+) -> Tensor:
+    """The rank correlations (M, M) of one image's maps (C, h, w) on a grid, each pair in the sense that both have.
+
+    `made(values, sense)` is one map (N, H, W) of values (N, C, h, w) in that sense.
+    """
     senses: tuple[Sign, ...] = ("signed", "positive", "absolute")  # from what says most to what says least
     ranks = torch.tensor([senses.index(sign) for sign in signs])
     least = torch.maximum(ranks[:, None], ranks[None])
     result = torch.full(least.shape, math.nan, dtype=torch.float64)
     for place, sense in enumerate(senses):
         if (least == place).any():
-            rows = torch.cat([on_grid(flatten(values[None], sense), grid).flatten(1) for values in maps])
+            rows = torch.cat([on_grid(made(values[None], sense), grid).flatten(1) for values in maps])
             result = torch.where(least == place, rank_correlations(rows), result)
     return result
 
