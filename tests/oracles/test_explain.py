@@ -203,6 +203,27 @@ def test_integrated_gradients_find_a_step_on_the_way_which_even_points_miss() ->
     assert not found.notes
 
 
+class Bent(nn.Module):
+    """f(x) = m + (m − ½)⁴ of the mean m: what three even points miss on one half of the way they make up for on the other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3))
+        return torch.stack([mean + (mean - 0.5) ** 4, mean], 1)
+
+
+def test_integrated_gradients_say_where_the_values_add_up_by_luck() -> None:
+    white = torch.ones(1, 3, 4, 4)
+    found = IntegratedGradients(tolerance=0.01, steps=3)(plain(Bent()), white, 0)
+    assert found.measures["completeness error"].item() < 1e-5
+    # by hand: the trapezium of slopes 1 ∓ 4/8 and 1 misses ∓ 1/16 of each half, and the rise is 1
+    assert found.measures["error along the way"].item() == pytest.approx(2**0.5 / 16, rel=1e-4)
+    assert found.notes == (
+        "for 1 of 1 images 3 steps left an error along the way above 2 % (worst 8.84 %): the values add up by luck alone; "
+        "allow more steps",
+    )
+    assert not IntegratedGradients(tolerance=0.01)(plain(Bent()), white, 0).notes
+
+
 def test_integrated_gradients_say_a_saturated_class_and_an_image_that_is_its_baseline() -> None:
     net = plain(Step())
     saturated = IntegratedGradients(steps=17)(net, torch.full((1, 3, 4, 4), 1 / 3), 1)

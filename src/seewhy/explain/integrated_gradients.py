@@ -33,10 +33,10 @@ class IntegratedGradients(Explainer):
 
     `measures["completeness error"]` is what was reached, with `measures["steps"]` points; `measures["error along the way"]`
     is the root of the intervals' summed squared errors, what they would leave if their signs were random, on the same
-    scale; it has to be at most twice the tolerance. A note says where the tolerance was
-    missed, where the logit is as high at the baseline (a saturated class), and where an image is its own baseline.
-    `baseline` is one of `seewhy.explain.baseline.BASELINES`. With `layer`, an address as `seewhy model` prints it, the
-    way goes between the layer's maps for the baseline and for the image; what passes the layer by stays the image's.
+    scale; it has to be at most twice the tolerance. A note says where either was missed, where the logit is as high at
+    the baseline (a saturated class), and where an image is its own baseline. `baseline` is one of
+    `seewhy.explain.baseline.BASELINES`. With `layer`, an address as `seewhy model` prints it, the way goes between
+    the layer's maps for the baseline and for the image; what passes the layer by stays the image's.
     Values (N, 3, H, W), or (N, C, h, w) with `layer`, in logits.
     Cost: 1 forward pass, then a forward and a backward pass a step (with `layer`: of what follows it, and 3 forward
     passes), an image. The gradients at the points are kept until the end.
@@ -136,6 +136,14 @@ class IntegratedGradients(Explainer):
             yield (
                 f"for {len(missed)} of {len(found)} images {worst.steps} steps left a completeness error above "
                 f"{100 * self.tolerance:.3g} % (worst {100 * worst.error:.3g} %); allow more steps"
+            )
+        lucky = [each for each in found if each.error <= self.tolerance and not each.along <= 2 * self.tolerance]
+        if lucky:
+            worst = max(lucky, key=lambda each: each.along)
+            yield (
+                f"for {len(lucky)} of {len(found)} images {worst.steps} steps left an error along the way above "
+                f"{200 * self.tolerance:.3g} % (worst {100 * worst.along:.3g} %): the values add up by luck alone; allow more "
+                "steps"
             )
         still, saturated = sum(each.still for each in found), sum(each.saturated for each in found)
         if still:
