@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -105,6 +107,15 @@ def test_what_cannot_be_explained_is_said() -> None:
     flat = DeepShap()(classifier(FAMILIES["vgg"]()), torch.zeros(1, 3, SIZE, SIZE))
     assert "zero everywhere" in flat.notes[0]
     assert len(flat.notes) == 1
+
+
+def test_one_baseline_is_as_good_as_a_tuple_of_one() -> None:
+    given: tuple[Any, Any] = ("black", "black+white")
+    assert [DeepShap(each) for each in given] == [DeepShap(("black",)), DeepShap(("black", "white"))]
+    assert DeepShap(given[1]).spec == "deep-shap:baselines=black+white"
+    wrong: Any = "blck"
+    with pytest.raises(SpecError, match='got "blck"'):
+        DeepShap(wrong)
 
 
 def test_at_a_layer_it_is_deep_shap_of_what_follows() -> None:

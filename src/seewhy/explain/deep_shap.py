@@ -60,6 +60,9 @@ class DeepShap(Explainer):
     source = "Lundberg & Lee 2017, arXiv 1705.07874; Shrikumar et al. 2017, arXiv 1704.02685"
 
     def __post_init__(self) -> None:
+        given: object = self.baselines
+        if isinstance(given, str):  # as a spec has them
+            object.__setattr__(self, "baselines", tuple(given.split("+")) if given else ())
         if not self.baselines:
             raise SpecError("expected at least one baseline, got none")
         for each in self.baselines:
