@@ -17,6 +17,7 @@ from seewhy.classifier import Classifier
 from seewhy.errors import InputError, NothingToExplain, SpecError
 from seewhy.explain import Shap, ShapPartition
 from seewhy.explain.baseline import baseline
+from seewhy.explain.shap import DOUBTED
 from seewhy.explain.shapley import Group, everyone, exact, owen, pairs, regress
 from seewhy.rng import generator
 
@@ -220,12 +221,49 @@ def test_on_a_net_the_sampled_values_are_the_exact_ones_within_their_errors() ->
     assert exactly.cost.forward == 2 * 4097
     assert not exactly.standard_error.any()  # type: ignore[union-attr]
     assert exactly.measures["additivity error"].max() < 1e-5
+    assert not exactly.measures["relative standard error"].any()
     sampled = Shap(segments="grid", count=12, evaluations=200)(net, images)
     assert sampled.measures["evaluations"].tolist() == [200, 200]
     assert sampled.standard_error is not None
     off = (sampled.values - exactly.values).abs() / sampled.standard_error
     assert float(off.max()) < 4
     assert float((sampled.values - exactly.values).norm() / exactly.values.norm()) < 0.1
+
+
+def test_the_relative_standard_error_falls_as_more_is_asked_and_is_about_the_true_error() -> None:
+    net, image = classifier(FAMILIES["vgg"]()), photos(1)
+    exactly = Shap(segments="grid", count=12, evaluations=4096)(net, image).values[0, 0, ::8, ::6]
+    told, true = [], []
+    for evaluations in (30, 120, 480):
+        found = [Shap(segments="grid", count=12, evaluations=evaluations, seed=seed)(net, image) for seed in range(4)]
+        told.append(torch.stack([each.measures["relative standard error"][0] for each in found]))
+        off = torch.stack([each.values[0, 0, ::8, ::6] - exactly for each in found])
+        true.append(off.square().mean((1, 2)).sqrt() / exactly.std(correction=0))
+        for each, measure in zip(found, told[-1].tolist(), strict=True):
+            assert each.standard_error is not None
+            values, errors = (part[0, 0, ::8, ::6] for part in (each.values, each.standard_error))
+            assert measure == pytest.approx(float(errors.square().mean().sqrt() / values.std(correction=0)), rel=1e-4)
+            assert (measure > DOUBTED) == any(
+                "evaluations left a standard error of up to" in note for note in each.notes
+            )
+    for more, fewer in zip(told[1:], told[:-1], strict=True):
+        assert float(more.mean()) < 0.7 * float(fewer.mean())
+    for measure, error in zip(told, true, strict=True):
+        assert 0.5 < float(measure.square().mean().sqrt() / error.square().mean().sqrt()) < 2
+
+
+def test_how_much_is_chance_is_said_for_each_class_and_not_where_there_is_none() -> None:
+    net, images = classifier(FAMILIES["vgg"]()), torch.cat([photos(1), torch.full((1, 3, SIZE, SIZE), 0.5)])
+    few = Shap(segments="grid", count=12, evaluations=26).each(net, images, [0, 1])
+    for found in few:
+        measure = found.measures["relative standard error"]
+        assert measure[0] > 0
+        assert measure[1] == 0
+        said = f"for 1 of 2 images 26 evaluations left a standard error of up to {100 * float(measure[0]):.3g} %"
+        assert (measure[0] > DOUBTED) == any(said in note for note in found.notes)
+    partition = ShapPartition(evaluations=64, count=16)(net, images)
+    assert "relative standard error" not in partition.measures
+    assert partition.standard_error is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SpecError
 from seewhy.explain.base import Explainer, Map, Question, settle
 from seewhy.explain.baseline import baseline, known
-from seewhy.explain.players import known_segments, play, segments, spread
+from seewhy.explain.players import known_segments, play, segments, spread, uncertainty
 from seewhy.rng import generator
 
 #: samples between two looks at the intervals
@@ -30,9 +30,7 @@ class Fit(NamedTuple):
 
     @property
     def uncertainty(self) -> float:
-        """The standard error against how far the coefficients are apart (root mean squares)."""
-        error, apart = self.standard_error.square().mean().sqrt(), self.coefficients.std(correction=0)
-        return float(error / apart.clamp_min(1e-30))
+        return float(uncertainty(self.coefficients, self.standard_error))
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,11 @@ def spread(values: Tensor, labels: Tensor) -> Tensor:
     return values.index_select(-1, labels.flatten()).unflatten(-1, labels.shape)
 
 
+def uncertainty(values: Tensor, errors: Tensor) -> Tensor:
+    """Standard errors (S, …) of segments' values against how far the values are apart (root mean squares over the segments)."""
+    return errors.square().mean(0).sqrt() / values.std(0, correction=0).clamp_min(1e-30)
+
+
 def _read(path: Path) -> np.ndarray[Any, Any]:
     try:
         if path.suffix.lower() == ".npy":

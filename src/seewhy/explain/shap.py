@@ -13,12 +13,14 @@ from seewhy.classifier import Classifier
 from seewhy.errors import InputError, NothingToExplain, SpecError
 from seewhy.explain.base import Explainer, Map, Question, settle
 from seewhy.explain.baseline import baseline, known
-from seewhy.explain.players import known_segments, play, segments, spread
+from seewhy.explain.players import known_segments, play, segments, spread, uncertainty
 from seewhy.explain.shapley import Game, Group, everyone, exact, owen, pairs, regress
 from seewhy.rng import generator
 
 #: coalitions of which all logits are held at once
 PART = 4096
+#: the relative standard error above which a note says so; at this one the correlation with the exact values is about 0.98
+DOUBTED = 0.2
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ class Shap(Explainer):
 
     Values (N, 1, H, W), the value of the pixel's segment, in logits for the whole segment, whatever its size: over the segments,
     not over the pixels, they add up to f_c(image) − f_c(all hidden). `standard_error` is the posterior's deviation: ± 2 of them
-    held 91 to 94 % of the values in trials with two nets on a photograph. `measures` has "additivity error", relative,
+    held 91 to 94 % of the values in trials with two nets on a photograph. `measures` has "relative standard error", the root
+    mean square of the standard errors against how far the values are apart (their standard deviation over the segments), which a
+    note says above 20 %; "additivity error", relative, which is rounding alone, as the values are made to add up;
     "evaluations" and "segments".
     Raises `InputError` where `evaluations` are too few for the segments, and for a label map of another size or with one segment.
     Cost: 1 + `evaluations` forward passes an image; several targets share them.
@@ -192,7 +196,7 @@ def _maps(method: Shap | ShapPartition, net: Classifier, pixels: Tensor, questio
     stand_in = baseline(method.fill, pixels, method.seed)
     values: list[Tensor] = []
     errors: list[Tensor] = []
-    measures: list[Tensor] = []
+    measures: list[dict[str, Tensor]] = []
     notes: tuple[str, ...] = ()
     for index, image in enumerate(pixels):
         labels = segments(image, method.segments, method.count)
@@ -200,8 +204,9 @@ def _maps(method: Shap | ShapPartition, net: Classifier, pixels: Tensor, questio
         game = _Game(net, image, stand_in[index], labels, targets)
         if torch.allclose(image, stand_in[index], rtol=0, atol=1e-6):
             nothing = torch.zeros(int(labels.max()) + 1, len(targets))
+            error = nothing if isinstance(method, Shap) else None
             found = _Found(
-                nothing, nothing, nothing[:2], f"the {method.fill} fill is the image itself: take another fill"
+                nothing, error, nothing[:2], f"the {method.fill} fill is the image itself: take another fill"
             )
         else:
             found = method.solve(game, labels)
@@ -209,24 +214,42 @@ def _maps(method: Shap | ShapPartition, net: Classifier, pixels: Tensor, questio
         # over the pixels where each has its own value, over the segments where they share one
         added = maps.sum((1, 2)) if found.errors is None else found.values.sum(0)
         rise = found.ends[1] - found.ends[0]
-        error = (added - rise).abs() / rise.abs().clamp_min(1e-12)
-        counts = torch.tensor([float(game.played), float(labels.max()) + 1]).expand(len(targets), 2)
+        told = {
+            "additivity error": (added - rise).abs() / rise.abs().clamp_min(1e-12),
+            "evaluations": torch.full((len(targets),), float(game.played)),
+            "segments": torch.full((len(targets),), float(labels.max()) + 1),
+        }
         values.append(maps)
-        errors.append(torch.zeros_like(maps) if found.errors is None else spread(found.errors.T, labels))
-        measures.append(torch.cat([error[:, None], counts], 1))
+        if found.errors is not None:
+            errors.append(spread(found.errors.T, labels))
+            told = {"relative standard error": uncertainty(found.values, found.errors), **told}
+        measures.append(told)
         notes += (f"image {index + 1}: {found.note}",) if found.note else ()
-    return [
-        Map(
-            torch.stack([each[i] for each in values])[:, None],
-            notes=notes,
-            measures={
-                name: torch.stack([each[i, column] for each in measures])
-                for column, name in enumerate(("additivity error", "evaluations", "segments"))
-            },
-            standard_error=torch.stack([each[i] for each in errors])[:, None] if isinstance(method, Shap) else None,
+    answers = []
+    for i in range(len(questions)):
+        measured = {name: torch.stack([each[name][i] for each in measures]) for name in measures[0]}
+        answers.append(
+            Map(
+                torch.stack([each[i] for each in values])[:, None],
+                notes=notes + _doubts(measured),
+                measures=measured,
+                standard_error=torch.stack([each[i] for each in errors])[:, None] if errors else None,
+            )
         )
-        for i in range(len(questions))
-    ]
+    return answers
+
+
+def _doubts(measured: dict[str, Tensor]) -> tuple[str, ...]:
+    """What a reader must know of how much is chance."""
+    uncertain = measured.get("relative standard error", torch.zeros(0))
+    missed = (uncertain > DOUBTED).nonzero()[:, 0]
+    if not len(missed):
+        return ()
+    worst = int(uncertain.argmax())
+    return (
+        f"for {len(missed)} of {len(uncertain)} images {int(measured['evaluations'][worst])} evaluations left a standard error "
+        f"of up to {100 * float(uncertain[worst]):.3g} % of the values' spread; allow more evaluations, or take a smaller count",
+    )
 
 
 class _Game:
