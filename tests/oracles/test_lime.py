@@ -110,6 +110,17 @@ def test_few_segments_are_enumerated_and_the_fit_is_the_papers_weighted_one() ->
     assert not found.standard_error.any()
 
 
+def test_a_width_that_reaches_the_nearest_coalitions_alone_leaves_out_each_segment_in_turn() -> None:
+    net, image = net_of(Curved()), picture()
+    found = Lime(segments="grid", count=6, width=0.03)(net, image, 0)
+    labels = segments(image[0], "grid", 6)
+    kept = torch.cat([torch.ones(1, 6), 1 - torch.eye(6)]).bool()
+    answers = net.predict(hidden(image[0], torch.full_like(image[0], 0.5), labels, kept))[:, 0]
+    torch.testing.assert_close(per_segment(found.values[0, 0], labels), answers[0] - answers[1:], rtol=1e-3, atol=1e-4)
+    with pytest.raises(InputError, match=r"width=0\.01, which leaves 100 % of the weight to the unchanged image"):
+        Lime(segments="grid", count=8, width=0.01)(net, image, 0)
+
+
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
     seen: list[tuple[Tensor, Tensor]] = []
 

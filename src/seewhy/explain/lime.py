@@ -51,7 +51,8 @@ class Lime(Explainer):
     Values (N, 1, H, W), the coefficient of the pixel's segment, in logits (or probability) for the whole segment, whatever its
     size. `standard_error` holds for any f, linear or not (a sandwich estimator over the pairs below): ± 2 of them are an interval
     of 95 %. `measures` has "R²", adjusted for the number of segments, "relative standard error", "samples" and "segments".
-    Raises `InputError` where `samples` are too few to fit, and for a label map of another size or with one segment.
+    Raises `InputError` where `samples` are too few to fit or the width is too small, and for a label map of another size or with
+    one segment.
     Cost: 1 + at most `samples` forward passes an image; several targets share them.
     Limits: the answer depends on the segments, the fill and the width; where R² is small the net is not linear in the segments
     there, and the coefficients are a rough account.
@@ -170,7 +171,11 @@ class Lime(Explainer):
             every = (torch.arange(2**count)[:, None] >> torch.arange(count)) % 2 == 1
             answers = self._answers(net, image, stand_in, labels, every)[:, targets]
             weights = self._kernel(count)[every.sum(1)]
-            return [self._solve(every, answer, weights / weights.sum() * len(weights), True) for answer in answers.T]
+            weights /= weights.sum()
+            fits = [self._solve(every, answer, weights * len(weights), True) for answer in answers.T]
+            if any(fit.uncertainty == float("inf") for fit in fits):
+                raise self._narrow(float(weights[-1]))
+            return fits
         needed = 2 * (count + 1)
         if self.samples < needed:
             raise InputError(f"expected at least {needed} samples for {count} segments, got samples={self.samples}")
@@ -219,11 +224,14 @@ class Lime(Explainer):
         ways = torch.lgamma(torch.tensor(count + 1.0)) - torch.lgamma(shown + 1) - torch.lgamma(count - shown + 1)
         share = (ways + self._kernel(count).log()).softmax(0)
         if share[-1] > 0.5:
-            raise InputError(
-                f"expected a kernel that reaches images with hidden segments, got width={self.width:g}, which leaves "
-                f"{100 * float(share[-1]):.0f} % of the samples unchanged; take a larger width"
-            )
+            raise self._narrow(float(share[-1]))
         return share.cumsum(0)
+
+    def _narrow(self, unchanged: float) -> InputError:
+        return InputError(
+            f"expected a kernel that reaches images with hidden segments, got width={self.width:g}, which leaves "
+            f"{100 * unchanged:.0f} % of the weight to the unchanged image; take a larger width"
+        )
 
     def _solve(self, kept: Tensor, answers: Tensor, weights: Tensor, exact: bool) -> Fit:
         """The fit of answers (n,) by coalitions (n, S); neighbours in pairs, unless every coalition is there (`exact`)."""
