@@ -23,10 +23,11 @@ from seewhy.explain import Explainer, Gradient
 from seewhy.explain.base import flatten
 from seewhy.lens.capture import capture
 from seewhy.method import parse, registry
-from seewhy.run import MODEL, Plan, Run, audit, key_of, summary
-from seewhy.run.material import DEMONSTRATION, gather
+from seewhy.report.html import render
+from seewhy.run import MODEL, Plan, Progress, Run, audit, key_of, summary
+from seewhy.run.material import DEMONSTRATION, gather, masked
 from seewhy.run.pace import Pace, affordable, offer, shared
-from seewhy.run.plan import REPRESENTATIVE, _looks
+from seewhy.run.plan import MOST, REPRESENTATIVE, _looks
 
 ATTACK = "fgsm:eps=4/255+32/255+1.0"
 
@@ -323,6 +324,14 @@ def test_classes_that_the_model_lacks_are_said(net: Classifier, tmp_path: Path) 
     material = gather([tmp_path], net.labels)
     assert [entry.item.label for entry in material.entries] == [None, None]
     assert 'no class "unicorn"' in material.notes[0]
+
+
+def test_a_tilde_is_the_home_folder(net: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(photos(1)[0], tmp_path / "a.png")
+    material = gather(["~/a.png"], net.labels)
+    assert material.entries[0].item.open()[0].size == (36, 30)
+    assert masked(material, "~/masks", []).masks == tmp_path / "masks"
 
 
 def test_the_demonstration_is_four_photographs_with_credits() -> None:

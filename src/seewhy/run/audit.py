@@ -91,7 +91,7 @@ def audit(
         split=split,
         people=theirs,
     )
-    directory = Path(out)
+    directory = Path(out).expanduser()
     there = Run.planned(directory)
     speed = None
     if there is not None:

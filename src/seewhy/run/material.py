@@ -102,7 +102,7 @@ def masked(material: Material, root: str | os.PathLike[str] | None, methods: Seq
         raise SpecError("masks are of images that are given; give them, as in seewhy audit photos/ --masks masks/")
     if methods and not any(isinstance(method, Units) for method in methods):
         raise SpecError(f"masks are for {Units.name}, which was not asked for; add --method {Units.name}")
-    return material._replace(masks=Path(root))
+    return material._replace(masks=Path(root).expanduser())
 
 
 def _is_photo(source: str | os.PathLike[str]) -> bool:
