@@ -297,6 +297,68 @@ def test_what_fails_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
         assert run.results("0002-dark") == before
 
 
+class Fragile(Spelled):
+    """Answers NaN wherever an image is not one of those that it knows."""
+
+    known: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer = super().forward(x)
+        if self.known is None:
+            return answer
+        apart = (x.detach()[:, None] - self.known).abs().amax((2, 3, 4)).amin(1)
+        return answer + torch.where(apart > 1e-5, torch.nan, 0.0)[:, None]
+
+
+def test_nan_on_an_adversarial_image_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
+    sources = [tmp_path / "one.png", tmp_path / "two.png"]
+    for pixels, path in zip(photos(2), sources, strict=True):
+        save(pixels, path)
+    module = Fragile("in-place")
+    net = classifier(module)
+    module.known = net.normalise(net.read(*sources).pixels)
+    for _ in range(2):
+        with audit(
+            net, sources, tmp_path / "run", methods=["gradient", ATTACK, "activations:layer=conv1"], budget=None
+        ) as run:
+            for image in run.images():
+                rows = {row.step: row for row in run.results(image.id)}
+                assert all(
+                    row.ok for step, row in rows.items() if step.startswith(("predict", "gradient", "activations"))
+                )
+                assert not rows[ATTACK].ok
+                assert "NaN" in (rows[ATTACK].error or "")
+            assert {each["step"] for each in summary(run)["failed"]} >= {ATTACK}
+            assert "it holds NaN or infinity" in render(run)
+
+
+def test_bf16_is_decided_once_for_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def audited(out: str, progress: Progress | None = None) -> Run:
+        net = classifier(Spelled("in-place"), engine=Engine(precision="bf16"))
+        methods = ["smoothgrad:samples=3"]
+        return audit(net, [data / "ant" / "a.png"], tmp_path / out, methods=methods, budget=None, progress=progress)
+
+    def stop(done: float, total: float, what: str) -> None:
+        if "smoothgrad" in what:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("seewhy.engine.half_pays", lambda device: True)
+    whole = audited("whole")
+    assert whole.plan["half"] is True
+    with pytest.raises(KeyboardInterrupt):
+        audited("stopped", stop)
+    monkeypatch.setattr("seewhy.engine.half_pays", lambda device: False)
+    with whole, audited("other") as other, audited("stopped") as stopped:
+        assert other.plan["half"] is False
+        steps = [row.step for row in whole.results("0001-a") if row.step.startswith("smoothgrad")]
+        assert len(steps) == 2
+        for step in steps:
+            values = [each.array("0001-a", step, "values") for each in (whole, stopped, other)]
+            assert np.array_equal(values[0], values[1])
+            assert not np.array_equal(values[0], values[2])
+            assert whole.record("0001-a", step)["notes"] == stopped.record("0001-a", step)["notes"]
+
+
 def test_wrong_words_get_one_sentence(net: Classifier, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(InputError, match='no class "antt"; did you mean "ant"'):

@@ -200,19 +200,21 @@ class _Audit:
         well = self.run.done(image, step)
         if not well:
             found = self._tried(image, step, work)
-            if found is not None:
-                well = True
-                cost = {"forward": found.cost.forward, "backward": found.cost.backward}
-                self.run.put(
-                    image,
-                    step,
-                    {**found.record, "cost": cost, "notes": [*found.notes, *self.job.net.engine.notes]},
-                    found.arrays,
-                    found.pictures,
-                    Timing(found.cost.seconds, found.cost.peak_bytes),
-                )
+            well = found is not None and self._kept(image, step, found)
         self._done += units
         return well
+
+    def _kept(self, image: str, step: str, found: Found) -> bool:
+        """Keep what a step found; one whose numbers are none has failed."""
+        cost = {"forward": found.cost.forward, "backward": found.cost.backward}
+        record = {**found.record, "cost": cost, "notes": [*found.notes, *self.job.net.engine.notes]}
+        timing = Timing(found.cost.seconds, found.cost.peak_bytes)
+        try:
+            self.run.put(image, step, record, found.arrays, found.pictures, timing)
+        except ValueError as error:
+            self.run.failed(image, step, f"what it found cannot be kept: {error}")
+            return False
+        return True
 
     def _tried(self, image: str, step: str, work: Callable[[], Found]) -> Found | None:
         try:
