@@ -108,7 +108,7 @@ def audit(
         if speed is not None:
             run.time(MODEL, "forward pass", Timing(speed.forward))
             run.time(MODEL, "forward and backward pass", Timing(speed.both))
-        with _pinned(net, plan.batch):
+        with _pinned(net, plan):
             job = Job(net, plan, material, run)
             compared = Comparing(job, theirs, plan.people) if theirs and plan.people else None
             _Audit(job, compared, progress or (lambda done, total, what: None)).go()
@@ -130,10 +130,10 @@ def _readable(material: Material) -> Item:
 
 
 @contextmanager
-def _pinned(net: Classifier, batch: int) -> Iterator[None]:
-    """Inside, batches have the plan's size, so that a run that is gone on with gives the same digits."""
+def _pinned(net: Classifier, plan: Plan) -> Iterator[None]:
+    """Inside, batches have the plan's size, and samples its precision, so that going on with a run gives the same digits."""
     before = net.engine
-    net.engine = replace(before, batch=batch, progress=None, measured={}, halved={})
+    net.engine = replace(before, batch=plan.batch, progress=None, measured={}, halved={}, half_paid=plan.half)
     try:
         yield
     finally:

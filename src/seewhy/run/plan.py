@@ -74,7 +74,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides a run's results; `asked` is what the command said, the rest what was made of it."""
+    """All that decides a run's results; `asked` is what the command said, the rest what was made of it.
+
+    `half` says whether samples of methods that bear it run in bfloat16; None in older plans, where each process measures it.
+    """
 
     asked: dict[str, Any]
     images: tuple[Planned, ...]
@@ -87,6 +90,7 @@ class Plan:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     people: dict[str, Any] | None = None
+    half: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values, every field of every method written out."""
@@ -101,6 +105,7 @@ class Plan:
             "left_out": list(self.left_out),
             "notes": list(self.notes),
             "people": self.people,
+            "half": self.half,
         }
 
     @staticmethod
@@ -123,6 +128,7 @@ class Plan:
                 left_out=tuple(plain["left_out"]),
                 notes=tuple(plain["notes"]),
                 people=plain.get("people"),
+                half=plain.get("half"),
             )
         except (KeyError, TypeError, SpecError) as error:
             raise RunError(
@@ -323,6 +329,7 @@ def make(
         left_out=tuple(left_out),
         notes=tuple(dict.fromkeys(notes)),
         people=compared,
+        half=net.engine.halves,
     )
 
 
