@@ -146,6 +146,10 @@ def test_the_attack_and_what_comes_after(run: Run, net: Classifier, data: Path) 
     assert record["after"]["index"] == int(now.argmax())
     assert record["after"]["probability"] == pytest.approx(float(now.max()), rel=1e-5)
     assert record["fooled"] == (int(now.argmax()) != predicted) == bool(np.isfinite(float(found.smallest_eps[0])))
+    saved = net.predict((adversarial[None] * 255).round() / 255)[0].softmax(-1)
+    assert record["saved"]["index"] == int(saved.argmax())
+    assert record["saved"]["label"] == net.labels[int(saved.argmax())]
+    assert record["saved"]["probability"] == pytest.approx(float(saved.max()), rel=1e-5)
     change = (adversarial - images.pixels[0]).abs().max()
     assert float(change) <= record["shown_eps"] + 1e-6
     assert record["distances"]["linf"] == pytest.approx(float(change))
