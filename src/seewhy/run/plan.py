@@ -33,8 +33,8 @@ from seewhy.run.people import People, planned
 from seewhy.run.sets import PlannedSet
 from seewhy.units import seconds as in_words
 
-#: images at most, where nothing else was said: a report of more is not read
-MOST = 24
+#: images at most, where nothing else was said: each has a section of 1 to 3 MB in the report, and one of more is not read
+MOST = 12
 
 #: images that get the cheap methods whatever the budget: what is asked of few photographs is not thrown away
 FEW = 4
