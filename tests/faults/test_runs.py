@@ -179,6 +179,8 @@ def test_a_run_of_other_images_or_methods_is_refused(stopped: Path, pictures: li
         audit(net, pictures, stopped, spec="spelled", methods=["gradient"], budget=None)
     with pytest.raises(RunError, match=r"the budget differs \(None there, 60 here\)"):
         audit(net, pictures, stopped, spec="spelled", methods=METHODS, budget=60)
+    with pytest.raises(RunError, match="the model's operations differ; choose"):  # of the same weights
+        audit(classifier(Spelled("torch")), pictures, stopped, spec="spelled", methods=METHODS, budget=None)
     with torch.no_grad():
         net.module.fc.bias += 1  # type: ignore[union-attr, operator]
     del net.fingerprint

@@ -20,7 +20,7 @@ from seewhy.data.sets import DataSet
 from seewhy.errors import LayerError, NothingToExplain, RunError, SeewhyError, SpecError, UnknownOperation
 from seewhy.explain.base import Explainer
 from seewhy.explain.cam import GradCAM
-from seewhy.lens.capture import stages
+from seewhy.lens.capture import stages, trace
 from seewhy.look.activations import Activations
 from seewhy.look.base import Look
 from seewhy.look.filters import Filters
@@ -173,6 +173,8 @@ def asked(
     return {
         "model": spec,
         "fingerprint": net.fingerprint,
+        "code": net.code,
+        "operations": _hash([(each.address, each.op, each.shape) for each in trace(net)]),
         "mean": list(net.mean),
         "std": list(net.std),
         "preprocess": {**asdict(net.preprocess), "size": list(net.preprocess.size)},
@@ -200,6 +202,8 @@ def _hash(value: object) -> str:
 _WORDS = {
     "model": "the model",
     "fingerprint": "the model's weights",
+    "code": "the file that the model is made from",
+    "operations": "the model's operations",
     "mean": "the model's normalisation",
     "std": "the model's normalisation",
     "preprocess": "how photographs become the model's input",
@@ -214,13 +218,19 @@ _WORDS = {
     "concepts": "the masks",
 }
 
+#: the parts about what the model computes with its weights
+CODE = ("code", "operations")
+
 
 def fitting(plan: Plan, now: Mapping[str, Any], material: Material, directory: Path) -> None:
     """Check that a run's plan is that of this command; raises `RunError` with the part that differs.
 
-    Where the data lie may differ, what they are may not.
+    Where the data lie may differ, what they are may not. Older plans do not say what the model computes, which is
+    not checked then; the run's notes say so.
     """
     for part, words in _WORDS.items():
+        if part in CODE and part not in plan.asked:
+            continue
         there, wanted = plan.asked.get(part), now.get(part)
         if there != wanted:
             short = max(len(str(there)), len(str(wanted))) <= 60

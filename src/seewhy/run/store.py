@@ -304,7 +304,13 @@ class Run:
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of how the run came about: other software or machines when it was gone on with."""
         notes = []
-        for (text,) in self._rows("SELECT software FROM sessions ORDER BY number"):
+        sessions = self._rows("SELECT software FROM sessions ORDER BY number")
+        if len(sessions) > 1 and "operations" not in self.plan.get("asked", {"operations": ""}):
+            notes.append(
+                "gone on with under a plan of an older seewhy, which knows the model by its weights alone: that it computes the "
+                "same with them as before was not checked"
+            )
+        for (text,) in sessions:
             now = json.loads(text)
             changed = [
                 f"{part} {self.software.get(part)} → {now.get(part)}"

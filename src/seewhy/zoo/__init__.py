@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -150,7 +151,7 @@ def _classifier(spec: str, found: Found, options: Options, engine: Engine) -> Cl
         )
     if any(isinstance(part, Single) for part in module.modules()):
         engine = replace(engine, batch=1)
-    return Classifier(
+    net = Classifier(
         module,
         mean=found.mean or (0.0, 0.0, 0.0),
         std=found.std or (1.0, 1.0, 1.0),
@@ -162,6 +163,10 @@ def _classifier(spec: str, found: Found, options: Options, engine: Engine) -> Cl
         engine=engine,
         check=False,
     )
+    if found.file is not None:
+        with found.file.open("rb") as stream:
+            net.code = hashlib.file_digest(stream, "sha256").hexdigest()
+    return net
 
 
 def named(spec: str) -> tuple[str, Options]:
