@@ -20,6 +20,7 @@ from seewhy.data.sets import Item
 from seewhy.errors import SpecError
 from seewhy.explain import GradCAM
 from seewhy.method import registry
+from seewhy.run import audit
 from seewhy.units import duration
 
 from .conftest import TINY, Run
@@ -279,6 +280,37 @@ def test_audit_report_and_again(here: Path, run: Run) -> None:
     assert (here / "anew.html").read_bytes() == before
     assert run("report", "run", "--out", "anew.html").exit_code == 2
     assert run("report", "run", "--out", "anew.html", "--overwrite").exit_code == 0
+
+
+def test_a_run_of_other_code_with_the_same_weights_is_refused(here: Path, run: Run) -> None:
+    words = ("audit", "cat.png", "--model", TINY, "--out", "run", "--method", "gradient")
+    assert run(*words).exit_code == 0
+    code = (here / "net.py").read_text()
+    (here / "net.py").write_text(code.replace("nn.ReLU()", "nn.Hardtanh()"))
+    refused = run(*words)
+    assert refused.exit_code == 2
+    assert "run belongs to another run: the file that the model is made from differs; choose another" in refused.stderr
+    (here / "net.py").write_text(code)
+    assert run(*words).exit_code == 0
+
+
+def test_the_report_of_a_run_that_was_stopped_warns(here: Path, run: Run) -> None:
+    def stop(done: float, total: float, what: str) -> None:
+        if what.startswith("dog.png"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit(zoo.load(TINY), ["cat.png", "dog.png"], "run", methods=["gradient"], budget=None, progress=stop)
+    told = run("report", "run", "--json")
+    assert told.exit_code == 0
+    sentence = "This run is not finished: 1 of 2 photographs was not looked at yet. The same command goes on with it."
+    assert f"warning: {sentence}" in told.stderr
+    assert json.loads(told.stdout)["unfinished"] == sentence
+    assert sentence in (here / "run" / "report.html").read_text()
+    audit(zoo.load(TINY), ["cat.png", "dog.png"], "run", methods=["gradient"], budget=None).close()
+    told = run("report", "run", "--json")
+    assert told.stderr == ""
+    assert json.loads(told.stdout)["unfinished"] == ""
 
 
 def test_methods(run: Run) -> None:

@@ -12,6 +12,7 @@ from seewhy.report import words
 from seewhy.report.parts import took
 from seewhy.run.plan import MOST
 from seewhy.run.store import MODEL, SET, STAND_IN, ImageRow, Result, Run, Timing
+from seewhy.run.unfinished import unfinished
 
 
 class Reading:
@@ -19,12 +20,14 @@ class Reading:
 
     Rows of no single image stand under `MODEL`, `SET` and `STAND_IN`. `anchors`: where in the page an image's own section is,
     for the first that could be read, as many as an audit takes where nothing else is said; all of them stand in the table.
+    `unfinished`: what the plan asks for and has no row yet.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.known = registry()
         self.images = run.images()
+        self.unfinished = unfinished(run)
         self.rows = {
             image: run.results(image) for image in (*(image.id for image in self.images), MODEL, SET, STAND_IN)
         }

@@ -238,8 +238,9 @@ class _Audit:
         if not self._step(planned.id, "predict", 1, asked, planned.name):
             return
         logits = torch.from_numpy(self.run.array(planned.id, "predict", "logits"))
-        predicted = int(logits.argmax())
-        roles = pace.roles(logits, planned.label, self.plan.asked["classes"])
+        top = [each["index"] for each in self.run.record(planned.id, "predict")["top"]]
+        predicted = top[0]
+        roles = pace.roles(top, planned.label, self.plan.asked["classes"])
         for method in self.job.explainers:
             answers = Answers(self.job.net, method, images, list(roles))
             for index, role in roles.items():
