@@ -61,7 +61,10 @@ def test_it_fetches_once_and_verifies(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"fetched before"
-    know(monkeypatch, Known("small", str(tmp_path / "none.tgz"), "small.tgz", hashlib.sha256(content).hexdigest(), len(content)))
+    know(
+        monkeypatch,
+        Known("small", str(tmp_path / "none.tgz"), "small.tgz", hashlib.sha256(content).hexdigest(), len(content)),
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
