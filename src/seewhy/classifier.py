@@ -84,6 +84,7 @@ class Classifier:
             engine = Engine() if first is None else Engine(first.device)
         self.engine = engine
         self.notes: tuple[str, ...] = tuple(notes)
+        self.code: str | None = None  # SHA-256 of the file of code or of a graph that the module was made from
         self.answers_probabilities = probabilities
         self._lock = threading.RLock()
         self._depth = 0

@@ -158,7 +158,8 @@ class Engine:
     """How passes run. `batch=None` takes the batch size that a short measurement finds fastest.
 
     `precision="bf16"` is the user's leave to run in bfloat16 the samples of those methods that bear it, on a device that
-    is the faster for it; every other pass stays in float32. `progress` is told (images done, images in all) after each batch.
+    is the faster for it; every other pass stays in float32. `half_paid` says whether it is where that is known, as from a run
+    that is gone on with; None measures it. `progress` is told (images done, images in all) after each batch.
     `measured` are the batch sizes by kind of pass, `halved` those that memory made so.
     """
 
@@ -168,6 +169,7 @@ class Engine:
     progress: Callable[[int, int], None] | None = None
     measured: dict[str, int] = field(default_factory=dict)
     halved: dict[str, int] = field(default_factory=dict)
+    half_paid: bool | None = None
     _half: bool = False
 
     #: the sizes that a measurement tries on a CPU and on a GPU, the number of images from which it pays, the size without one
@@ -203,7 +205,7 @@ class Engine:
     @property
     def halves(self) -> bool:
         """Whether the samples of methods that bear it run in bfloat16."""
-        return self.precision == "bf16" and half_pays(str(self.device))
+        return self.precision == "bf16" and (half_pays(str(self.device)) if self.half_paid is None else self.half_paid)
 
     @contextmanager
     def half(self) -> Iterator[None]:

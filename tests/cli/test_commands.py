@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from seewhy.data.sets import Item
 from seewhy.errors import SpecError
 from seewhy.explain import GradCAM
 from seewhy.method import registry
+from seewhy.run import audit
 from seewhy.units import duration
 
 from .conftest import TINY, Run
@@ -280,6 +282,37 @@ def test_audit_report_and_again(here: Path, run: Run) -> None:
     assert run("report", "run", "--out", "anew.html", "--overwrite").exit_code == 0
 
 
+def test_a_run_of_other_code_with_the_same_weights_is_refused(here: Path, run: Run) -> None:
+    words = ("audit", "cat.png", "--model", TINY, "--out", "run", "--method", "gradient")
+    assert run(*words).exit_code == 0
+    code = (here / "net.py").read_text()
+    (here / "net.py").write_text(code.replace("nn.ReLU()", "nn.Hardtanh()"))
+    refused = run(*words)
+    assert refused.exit_code == 2
+    assert "run belongs to another run: the file that the model is made from differs; choose another" in refused.stderr
+    (here / "net.py").write_text(code)
+    assert run(*words).exit_code == 0
+
+
+def test_the_report_of_a_run_that_was_stopped_warns(here: Path, run: Run) -> None:
+    def stop(done: float, total: float, what: str) -> None:
+        if what.startswith("dog.png"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit(zoo.load(TINY), ["cat.png", "dog.png"], "run", methods=["gradient"], budget=None, progress=stop)
+    told = run("report", "run", "--json")
+    assert told.exit_code == 0
+    sentence = "This run is not finished: 1 of 2 photographs was not looked at yet. The same command goes on with it."
+    assert f"warning: {sentence}" in told.stderr
+    assert json.loads(told.stdout)["unfinished"] == sentence
+    assert sentence in (here / "run" / "report.html").read_text()
+    audit(zoo.load(TINY), ["cat.png", "dog.png"], "run", methods=["gradient"], budget=None).close()
+    told = run("report", "run", "--json")
+    assert told.stderr == ""
+    assert json.loads(told.stdout)["unfinished"] == ""
+
+
 def test_methods(run: Run) -> None:
     told = document(run("methods", "--json"))["methods"]
     assert {"grad-cam", "fgsm", "filters"} <= {row["name"] for row in told}
@@ -332,6 +365,35 @@ def test_data_show_and_check(here: Path, run: Run) -> None:
     assert [row["image"] for row in told["failed"]] == ["dog/bad.jpg"]
     below = run("check", TINY, "set", "--at-least", "100%")
     assert below.exit_code == (0 if told["top1"] == 1 else 1)
+
+
+def test_models_without_names_and_classes_that_are_none_of_theirs(here: Path, run: Run) -> None:
+    """`check` takes the classes by number, `attack` leaves from the prediction, and both say so."""
+    nameless = "file:net.py:build@none,size=16"
+    for folder, names in (("set", ("dog", "tabby")), ("trips", ("alps", "sea"))):
+        for place, image in zip(names, ("dog.png", "cat.png"), strict=True):
+            (here / folder / place).mkdir(parents=True)
+            shutil.copy(here / image, here / folder / place / image)
+    net = zoo.load(nameless)
+    hits = [int(net.predict(net.read(path)).argmax()) for path in ("dog.png", "cat.png")]
+    checked = run("check", nameless, "set", "--json")
+    told = document(checked)
+    assert told["top1"] == sum(hit == place for place, hit in enumerate(hits)) / 2
+    assert told["notes"] == [f"{nameless} came without names: its outputs are taken for set's classes in their order"]
+    assert f"note: {told['notes'][0]}" in checked.stderr
+    refused = run("check", TINY, "trips")
+    assert refused.exit_code == 2
+    assert 'the model has no class "alps", which trips has' in refused.stderr
+    for model, data, lacking in ((nameless, "set", "dog"), (TINY, "trips", "alps")):
+        attacked = run("attack", data, "--model", model, "--method", "fgsm:eps=8/255", "--out", f"of-{data}", "--json")
+        told = document(attacked)
+        assert len(told["attacks"]) == 2
+        assert not any(row["wrong_at_start"] for row in told["attacks"])
+        assert told["notes"][0].startswith(
+            f'the true classes of {data} are not used: the model has no class "{lacking}"'
+        )
+        assert f"note: {told['notes'][0]}" in attacked.stderr
+    assert document(run("attack", "set", "--model", TINY, "--json"))["notes"] == []
 
 
 def test_doctor(here: Path) -> None:

@@ -59,6 +59,20 @@ def test_it_fetches_once_and_verifies(tmp_path: Path, monkeypatch: pytest.Monkey
         get("small")
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"fetched before"
+    know(
+        monkeypatch,
+        Known("small", str(tmp_path / "none.tgz"), "small.tgz", hashlib.sha256(content).hexdigest(), len(content)),
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "small.tgz").write_bytes(content)
+    assert get("small", "~/data") == tmp_path / "data" / "small.tgz"
+    assert not (tmp_path / "~").exists()
+
+
 def test_a_wrong_checksum_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: Known) -> None:
     know(monkeypatch, dataclasses.replace(package, sha256="0" * 64))
     with pytest.raises(DataError, match="another checksum"):

@@ -185,6 +185,10 @@ def test_alignment_with_a_models_labels() -> None:
         data.aligned(["trench", "tiger cat"])
     with pytest.raises(DataError, match="several classes"):
         data.aligned(["tench", "tench", "tiger cat"])
+    assert data.aligned_or_bare(["tench", "tiger cat"])[0].labels == (1, 0, None)
+    bare, notes = data.aligned_or_bare(["trench", "tiger cat"])
+    assert (bare.names, bare.labels, bare.classes) == (data.names, None, None)
+    assert notes[0].startswith('the true classes of a are not used: the model has no class "Tench"')
     numbered = made([0, 5])
     assert numbered.aligned(list("abcdef")).labels == (0, 5)
     with pytest.raises(DataError, match="only 5 classes"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sqlite3
@@ -19,7 +20,7 @@ from PIL import Image
 
 from nets import Spelled, classifier, photos
 from seewhy.errors import RunError
-from seewhy.run import Run, Timing, audit
+from seewhy.run import Run, Timing, audit, unfinished
 
 HERE = Path(__file__).parent
 SOFTWARE = {"threads": 1000}
@@ -127,6 +128,29 @@ def test_goes_on_after_several_kills_and_a_ctrl_c(
     assert content(tmp_path / "run") == undisturbed[0]
 
 
+def test_what_is_still_to_be_done_is_known_at_any_moment(
+    undisturbed: tuple[dict[str, Any], dict[str, int]], pictures: list[str], tmp_path: Path
+) -> None:
+    held, events = undisturbed
+    whole = {(row[0], row[1]) for row in held["results"]}
+    moments = [1, *(round(share * events["committed"]) for share in (0.2, 0.5, 0.8)), events["committed"] - 1]
+    moments.append(events["committed"])
+    tasks = [{"out": str(tmp_path / str(at)), "photos": pictures, "event": "committed", "at": at} for at in moments]
+    assert [answer["code"] for answer in worker(tasks)] == [-9] * len(moments)
+    for at in moments:
+        with Run.open(tmp_path / str(at)) as run:
+            left = unfinished(run)
+            ids = {image["name"]: image["id"] for image in run.plan["images"]}
+            there = {(row.image, row.step) for of in ("model", "set", *ids.values()) for row in run.results(of)}
+        assert len(there) == at
+        assert bool(left) == (at < len(whole))
+        waiting = {ids[name] for name in left.images}
+        missing = {each for each in whole - there if each[0] not in waiting}
+        follows = {each for each in missing if each[1].startswith(("why ", "after ", "maximize"))}
+        known = {each for each in left.steps if not each[1].startswith("maximize")}
+        assert missing - follows <= known <= missing
+
+
 @pytest.fixture(scope="module")
 def killed(pictures: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed half-way."""
@@ -179,6 +203,8 @@ def test_a_run_of_other_images_or_methods_is_refused(stopped: Path, pictures: li
         audit(net, pictures, stopped, spec="spelled", methods=["gradient"], budget=None)
     with pytest.raises(RunError, match=r"the budget differs \(None there, 60 here\)"):
         audit(net, pictures, stopped, spec="spelled", methods=METHODS, budget=60)
+    with pytest.raises(RunError, match="the model's operations differ; choose"):  # of the same weights
+        audit(classifier(Spelled("torch")), pictures, stopped, spec="spelled", methods=METHODS, budget=None)
     with torch.no_grad():
         net.module.fc.bias += 1  # type: ignore[union-attr, operator]
     del net.fingerprint
@@ -193,6 +219,30 @@ def test_images_that_were_moved_are_the_same_images(stopped: Path, pictures: lis
     again(stopped, [str(folder / Path(picture).name) for picture in pictures])
     with Run.open(stopped) as run:
         assert [row.status for row in run.images()] == ["ok", "failed", "ok"]
+
+
+def test_a_run_of_an_older_seewhy_goes_on_and_says_what_was_not_checked(stopped: Path, pictures: list[str]) -> None:
+    about = json.loads((stopped / "run.json").read_text())
+    del about["plan"]["half"], about["plan"]["asked"]["code"], about["plan"]["asked"]["operations"]
+    (stopped / "run.json").write_text(json.dumps(about))
+    with Run.open(stopped) as run:
+        assert unfinished(run)
+    again(stopped, pictures)
+    with Run.open(stopped) as run:
+        assert not unfinished(run)
+        assert any(
+            "plan of an older seewhy, which knows the model by its weights alone" in note for note in run.notes()
+        )
+
+
+def test_a_record_that_holds_no_numbers_leaves_nothing(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", {}, SOFTWARE) as run:
+        for value in (math.nan, math.inf):
+            with pytest.raises(ValueError, match="it holds NaN or infinity"):
+                run.put("model", "step", {"x": [value]}, {"values": np.ones(3)}, timing=Timing(1.0))
+        assert run.results() == ()
+        assert run.names("model", "step") == ()
+        assert run.timing("model", "step") is None
 
 
 def test_damaged_files_are_named(stopped: Path, pictures: list[str]) -> None:

@@ -16,7 +16,9 @@ from PIL import Image
 
 from seewhy.errors import RunError
 from seewhy.report.html import render, write
-from seewhy.run import Run
+from seewhy.report.reading import Reading
+from seewhy.run import ImageRow, Run
+from seewhy.run.plan import MOST
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&.png"
 LABEL = '</script><script>alert("cat")</script>'
@@ -151,6 +153,32 @@ def test_says_what_was_found_and_what_was_not(page: Page) -> None:
     assert "seewhy audit 'my photos' --model file:tiny.py --class 1 --budget 300s --out run" in words
 
 
+def test_the_verdict_tells_what_the_saved_image_is_taken_for(small_run: Path, page: Page) -> None:
+    words = page.text.replace("\u00a0", " ")
+    assert (
+        f"{LABEL} (90.0 %) becomes dog (70.0 %), and in 8 bits it is no longer {LABEL} either." in words
+    )  # an older run
+    with Run.open(small_run) as run:
+        plan, record = run.plan, run.record("0001", "fgsm")
+        arrays = {"adversarial": run.array("0001", "fgsm", "adversarial")}
+    with Run.create(small_run, plan, {}) as run:
+        saved = {"index": 2, "label": "wolf", "probability": 0.65}
+        run.put("0001", "fgsm", {**record, "saved": saved}, arrays)
+    with Run.open(small_run) as run:
+        words = Page(render(run)).text.replace("\u00a0", " ")
+    assert f"{LABEL} (90.0 %) becomes dog (70.0 %), and wolf (65.0 %) when the image is saved in 8 bits." in words
+
+
+def test_every_photograph_of_a_default_audit_has_a_section(tmp_path: Path) -> None:
+    seen = Image.new("RGB", (8, 8))
+    with Run.create(tmp_path / "run", {}, {}) as run:
+        for number in range(MOST + 2):
+            name = f"{number}.png"
+            record = {"pictures": {"seen": name}}
+            run.put_image(ImageRow(str(number), number, name, None, None, "ok", None, record), {name: seen})
+        assert list(Reading(run).anchors) == [str(number) for number in range(MOST)]
+
+
 def test_costs_are_the_rows_medians(page: Page) -> None:
     # grad-cam has two rows of 0.25 s and two of 0.75 s; a forward pass takes 0.05 s
     assert "Grad-CAM 4 1 1 500 ms 10 ×" in page.text
@@ -200,8 +228,6 @@ def test_a_run_that_lost_its_pictures(small_run: Path) -> None:
 
 
 def test_a_run_of_broken_photographs_only(tmp_path: Path) -> None:
-    from seewhy.run import ImageRow
-
     with Run.create(tmp_path / "run", {}, {}) as run:
         run.put_image(ImageRow("1", 1, "a.jpg", None, None, "failed", "a.jpg is empty", {}))
         words = Page(render(run)).text

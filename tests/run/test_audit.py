@@ -23,10 +23,11 @@ from seewhy.explain import Explainer, Gradient
 from seewhy.explain.base import flatten
 from seewhy.lens.capture import capture
 from seewhy.method import parse, registry
-from seewhy.run import MODEL, Plan, Run, audit, key_of, summary
-from seewhy.run.material import DEMONSTRATION, gather
+from seewhy.report.html import render
+from seewhy.run import MODEL, Plan, Progress, Run, audit, key_of, summary
+from seewhy.run.material import DEMONSTRATION, gather, masked
 from seewhy.run.pace import Pace, affordable, offer, shared
-from seewhy.run.plan import REPRESENTATIVE, _looks
+from seewhy.run.plan import MOST, REPRESENTATIVE, _looks
 
 ATTACK = "fgsm:eps=4/255+32/255+1.0"
 
@@ -145,6 +146,10 @@ def test_the_attack_and_what_comes_after(run: Run, net: Classifier, data: Path) 
     assert record["after"]["index"] == int(now.argmax())
     assert record["after"]["probability"] == pytest.approx(float(now.max()), rel=1e-5)
     assert record["fooled"] == (int(now.argmax()) != predicted) == bool(np.isfinite(float(found.smallest_eps[0])))
+    saved = net.predict((adversarial[None] * 255).round() / 255)[0].softmax(-1)
+    assert record["saved"]["index"] == int(saved.argmax())
+    assert record["saved"]["label"] == net.labels[int(saved.argmax())]
+    assert record["saved"]["probability"] == pytest.approx(float(saved.max()), rel=1e-5)
     change = (adversarial - images.pixels[0]).abs().max()
     assert float(change) <= record["shown_eps"] + 1e-6
     assert record["distances"]["linf"] == pytest.approx(float(change))
@@ -296,6 +301,68 @@ def test_what_fails_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
         assert run.results("0002-dark") == before
 
 
+class Fragile(Spelled):
+    """Answers NaN wherever an image is not one of those that it knows."""
+
+    known: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer = super().forward(x)
+        if self.known is None:
+            return answer
+        apart = (x.detach()[:, None] - self.known).abs().amax((2, 3, 4)).amin(1)
+        return answer + torch.where(apart > 1e-5, torch.nan, 0.0)[:, None]
+
+
+def test_nan_on_an_adversarial_image_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
+    sources = [tmp_path / "one.png", tmp_path / "two.png"]
+    for pixels, path in zip(photos(2), sources, strict=True):
+        save(pixels, path)
+    module = Fragile("in-place")
+    net = classifier(module)
+    module.known = net.normalise(net.read(*sources).pixels)
+    for _ in range(2):
+        with audit(
+            net, sources, tmp_path / "run", methods=["gradient", ATTACK, "activations:layer=conv1"], budget=None
+        ) as run:
+            for image in run.images():
+                rows = {row.step: row for row in run.results(image.id)}
+                assert all(
+                    row.ok for step, row in rows.items() if step.startswith(("predict", "gradient", "activations"))
+                )
+                assert not rows[ATTACK].ok
+                assert "NaN" in (rows[ATTACK].error or "")
+            assert {each["step"] for each in summary(run)["failed"]} >= {ATTACK}
+            assert "it holds NaN or infinity" in render(run)
+
+
+def test_bf16_is_decided_once_for_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def audited(out: str, progress: Progress | None = None) -> Run:
+        net = classifier(Spelled("in-place"), engine=Engine(precision="bf16"))
+        methods = ["smoothgrad:samples=3"]
+        return audit(net, [data / "ant" / "a.png"], tmp_path / out, methods=methods, budget=None, progress=progress)
+
+    def stop(done: float, total: float, what: str) -> None:
+        if "smoothgrad" in what:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("seewhy.engine.half_pays", lambda device: True)
+    whole = audited("whole")
+    assert whole.plan["half"] is True
+    with pytest.raises(KeyboardInterrupt):
+        audited("stopped", stop)
+    monkeypatch.setattr("seewhy.engine.half_pays", lambda device: False)
+    with whole, audited("other") as other, audited("stopped") as stopped:
+        assert other.plan["half"] is False
+        steps = [row.step for row in whole.results("0001-a") if row.step.startswith("smoothgrad")]
+        assert len(steps) == 2
+        for step in steps:
+            values = [each.array("0001-a", step, "values") for each in (whole, stopped, other)]
+            assert np.array_equal(values[0], values[1])
+            assert not np.array_equal(values[0], values[2])
+            assert whole.record("0001-a", step)["notes"] == stopped.record("0001-a", step)["notes"]
+
+
 def test_wrong_words_get_one_sentence(net: Classifier, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(InputError, match='no class "antt"; did you mean "ant"'):
@@ -323,6 +390,14 @@ def test_classes_that_the_model_lacks_are_said(net: Classifier, tmp_path: Path) 
     material = gather([tmp_path], net.labels)
     assert [entry.item.label for entry in material.entries] == [None, None]
     assert 'no class "unicorn"' in material.notes[0]
+
+
+def test_a_tilde_is_the_home_folder(net: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(photos(1)[0], tmp_path / "a.png")
+    material = gather(["~/a.png"], net.labels)
+    assert material.entries[0].item.open()[0].size == (36, 30)
+    assert masked(material, "~/masks", []).masks == tmp_path / "masks"
 
 
 def test_the_demonstration_is_four_photographs_with_credits() -> None:
@@ -354,15 +429,15 @@ def test_a_budget_leaves_out_what_is_dear(net: Classifier, tmp_path: Path, monke
     refused = {each.partition(":")[0] for each in planned["full"].left_out}
     assert len(planned["full"].images) == 30
     assert {method.name for method in planned["full"].explain} == every - refused
-    assert len(planned["fast"].images) == 24
+    assert len(planned["fast"].images) == MOST == 12
     chosen = {method.name for method in planned["fast"].explain}
     assert chosen == (set(REPRESENTATIVE) & every) - refused
     others = next(
         each for each in planned["fast"].left_out if each.startswith("methods of families that others stand for")
     )
     assert all(name in others for name in every - set(REPRESENTATIVE))
-    assert planned["fast"].left_out[-1] == "24 of 30 images were taken by chance (seed 0); --limit or --full for more"
-    assert len(planned["slow"].images) < 24
+    assert planned["fast"].left_out[-1] == "12 of 30 images were taken by chance (seed 0); --limit or --full for more"
+    assert 4 < len(planned["slow"].images) < 12
     assert len(planned["slower"].images) == 4
     assert all(sum(method.passes) <= 3 for method in planned["slower"].explain)
     assert any("integrated-gradients would take about" in each for each in planned["slower"].left_out)

@@ -214,6 +214,17 @@ def test_accuracy_goes_past_broken_pictures(tmp_path: Path) -> None:
     assert measured.notes == ("1 of 3 images cannot be read and are left out",)
 
 
+def test_a_model_runs_where_its_engine_does_unless_a_device_is_named() -> None:
+    place = torch.device("cpu", 0)  # another than torch.device("cpu"), and the same chip
+    engine = Engine(place, batch=3)
+    net = load("cifar10-resnet20,weights=none", engine=engine, check=False)
+    assert net.engine is engine
+    assert engine.device == place
+    named = load("cifar10-resnet20,weights=none", device="cpu", engine=engine, check=False)
+    assert named.engine.device == torch.device("cpu")
+    assert load("cifar10-resnet20,weights=none", check=False).engine.device == torch.device("cpu")
+
+
 @pytest.mark.parametrize(("right", "total"), [(0, 10), (10, 10), (1, 3), (915, 1000)])
 def test_wilson_holds_those_shares_that_the_normal_test_does_not_refuse(right: int, total: int) -> None:
     low, high = wilson(right, total)

@@ -99,6 +99,17 @@ def test_a_file_model_answers_as_the_module(code: Path, name: str, save: Callabl
     assert net.labels[0] == "class 0"
 
 
+def test_a_model_knows_the_file_that_it_is_made_from(code: Path) -> None:
+    weights = code.parent / "w.safetensors"
+    save_file(made().state_dict(), weights)
+    for spec in (f"file:{code}:make@{weights},size=8", f"file:{code}:make,size=8", f"file:{code}:make@none,size=8"):
+        assert load(spec, check=False).code == hashlib.sha256(code.read_bytes()).hexdigest()
+    export(code.parent / "net.pt2", made(), None)
+    exported = load(f"export:{code.parent / 'net.pt2'}", check=False)
+    assert exported.code == hashlib.sha256((code.parent / "net.pt2").read_bytes()).hexdigest()
+    assert load("cifar10-resnet20,weights=none", check=False).code is None
+
+
 def test_half_precision_weights_without_counters(code: Path) -> None:
     state = {
         key: value.half() if value.ndim > 1 else value
@@ -417,6 +428,7 @@ def to_onnx(path: Path, module: nn.Module, images: Tensor, free: bool) -> None:
 def test_onnx_answers_as_the_module(tmp_path: Path) -> None:
     to_onnx(tmp_path / "net.onnx", made(), IMAGES[:1], free=True)
     net = load(f"onnx:{tmp_path / 'net.onnx'},mean=0.5+0.5+0.5,std=0.25+0.25+0.25")
+    assert net.code == hashlib.sha256((tmp_path / "net.onnx").read_bytes()).hexdigest()
     same(net.logits(IMAGES), made()(normalised(IMAGES)))
     assert net.size == (8, 8)
     assert net.notes == ("no names are known for this model's classes; give labels=FILE",)

@@ -138,7 +138,7 @@ def report(run: str, out: str | None, overwrite: bool) -> None:
     """Write the report of RUN, a directory that an audit left, anew."""
     spoken = shell()
     from seewhy.report.html import write
-    from seewhy.run import Run
+    from seewhy.run import Run, unfinished
 
     with Run.open(Path(run).expanduser()) as opened:
         path = Path(out).expanduser() if out else opened.directory / "report.html"
@@ -148,7 +148,10 @@ def report(run: str, out: str | None, overwrite: bool) -> None:
             raise RunError(f"{path} would be overwritten; choose another file with --out, or say --overwrite")
         writable(path.parent)
         write(opened, path)
-    spoken.answer({"report": path}, lambda: click.echo(f"report: {path}"))
+        left = unfinished(opened)
+    if left:
+        spoken.warn(left.words)
+    spoken.answer({"report": path, "unfinished": left.words}, lambda: click.echo(f"report: {path}"))
 
 
 def _line(image: dict[str, Any]) -> tuple[str, ...]:

@@ -175,7 +175,7 @@ def check(
     spoken = shell()
     wanted = None if at_least is None else _share(at_least)
     from seewhy import data as room
-    from seewhy.zoo import accuracy
+    from seewhy.zoo.accuracy import accuracy, numbered
 
     found = room.load(data_set, split)
     net = machine.load(model, spoken)
@@ -183,7 +183,9 @@ def check(
         raise DataError(
             f"{found.name} has no true classes to check against; give a folder a class, or a table of labels"
         )
-    found = found.aligned(net.labels)
+    found, notes = numbered(net, found)
+    for note in notes:
+        spoken.say(f"note: {note}")
     if limit is not None:
         found = found.subset(slice(0, limit))
     failed: list[dict[str, str]] = []
@@ -198,6 +200,7 @@ def check(
         "interval": [low, high],
         "top5": right.top5,
         "failed": failed,
+        "notes": notes,
     }
     spoken.answer(document, lambda: click.echo(f"{net.name} on {found.name}: {right}"))
     if wanted is not None and right.top1 < wanted:

@@ -282,8 +282,11 @@ def attack(
     net = machine.load(model, spoken)
     for name in filter(None, (label, target)):
         net.index(name)
+    notes: tuple[str, ...] = ()
     if label is None and found.labels is not None:
-        found = found.aligned(net.labels)
+        found, notes = found.aligned_or_bare(net.labels)
+        for note in notes:
+            spoken.say(f"note: {note}")
     from seewhy.attack import compare as beside
     from seewhy.attack import sets
 
@@ -320,7 +323,7 @@ def attack(
     if table:
         sets.write(folder.path, table)
     work.finish(len(rows), folder)
-    document = {"model": about(net), "attacks": rows, "failed": work.failed}
+    document = {"model": about(net), "attacks": rows, "failed": work.failed, "notes": notes}
     if compare and parts:
         joined = beside.together(parts)
         for name, figure in zip(_COMPARED, (joined.plot(), joined.plot_distances()), strict=True):

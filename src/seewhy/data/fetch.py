@@ -71,7 +71,7 @@ def get(name: str, to: str | os.PathLike[str] | None = None, progress: Progress 
     in all). Raises `DataError` where it cannot be fetched or is not what was expected.
     """
     known = _known(name)
-    folder = Path(to) if to is not None else cache_folder()
+    folder = Path(to).expanduser() if to is not None else cache_folder()
     target = folder / known.file
     try:
         folder.mkdir(parents=True, exist_ok=True)

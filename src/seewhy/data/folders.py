@@ -16,7 +16,7 @@ SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 def photos(paths: Sequence[str | os.PathLike[str]]) -> DataSet:
     """A data set of these photographs, in this order; those that cannot be read show when they are opened."""
-    files = tuple(Path(path) for path in paths)
+    files = tuple(Path(path).expanduser() for path in paths)
     short = [file.name for file in files]
     names = tuple(short) if len(set(short)) == len(files) else tuple(map(str, files))
     if len(set(names)) < len(names):
@@ -62,7 +62,7 @@ def folder(root: str | os.PathLike[str], split: str | None = None) -> DataSet:
 
 def there(root: str | os.PathLike[str]) -> Path:
     """The folder as a path with its full name; raises `DataError` where there is none."""
-    path = Path(root).resolve()
+    path = Path(root).expanduser().resolve()
     if not path.exists():
         raise DataError(f"there is no folder {root}")
     if not path.is_dir():

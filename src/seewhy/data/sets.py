@@ -208,6 +208,14 @@ class DataSet:
         relabelled = None if self.labels is None else tuple(moved[label] for label in self.labels)
         return replace(self, labels=relabelled, classes=tuple(labels))
 
+    def aligned_or_bare(self, labels: Sequence[str]) -> tuple[DataSet, tuple[str, ...]]:
+        """As `aligned`; where that cannot be, the set without its true classes, and a note that says why."""
+        try:
+            return self.aligned(labels), ()
+        except DataError as error:
+            bare = replace(self, labels=None, classes=None)
+            return bare, (f"the true classes of {self.name} are not used: {error}",)
+
     def fingerprint(self) -> str:
         """SHA-256 of names, labels, classes and the pictures' bytes, wherever the set lies. Reads all of it once."""
         digest = hashlib.sha256(repr(self.classes).encode())

@@ -43,7 +43,7 @@ def segments(pixels: Tensor, how: str, count: int) -> Tensor:
         columns = min(width, max(1, round(count / rows)))
         found = (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
     else:
-        found = _read(Path(how))
+        found = _read(Path(how).expanduser())
         if found.shape != (height, width):
             raise InputError(f"expected a label map of {height} × {width} pixels, got {_times(found.shape)} in {how}")
     names, labels = np.unique(found, return_inverse=True)

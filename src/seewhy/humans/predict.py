@@ -84,8 +84,8 @@ def predicted(
 
 
 def fingerprint(net: Classifier, data: DataSet) -> str:
-    """What a prediction depends on, as one hash: weights, code's own summary of the model, how pixels are made, the images."""
-    told: tuple[Any, ...] = (net.fingerprint, net.name, str(net.module), net.preprocess, net.mean, net.std)
+    """What a prediction depends on, as one hash: weights, code, its own summary of the model, how pixels are made, images."""
+    told: tuple[Any, ...] = (net.fingerprint, net.code, net.name, str(net.module), net.preprocess, net.mean, net.std)
     return hashlib.sha256(repr((*told, data.fingerprint())).encode()).hexdigest()
 
 

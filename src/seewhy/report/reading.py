@@ -10,23 +10,24 @@ from PIL import Image
 from seewhy.method import registry
 from seewhy.report import words
 from seewhy.report.parts import took
+from seewhy.run.plan import MOST
 from seewhy.run.store import MODEL, SET, STAND_IN, ImageRow, Result, Run, Timing
-
-#: photographs that get a section of their own; all of them stand in the table
-FULL = 12
+from seewhy.run.unfinished import unfinished
 
 
 class Reading:
     """A run's images, its rows by image, and its model's name and identity.
 
     Rows of no single image stand under `MODEL`, `SET` and `STAND_IN`. `anchors`: where in the page an image's own section is,
-    for the first `FULL` that could be read.
+    for the first that could be read, as many as an audit takes where nothing else is said; all of them stand in the table.
+    `unfinished`: what the plan asks for and has no row yet.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.known = registry()
         self.images = run.images()
+        self.unfinished = unfinished(run)
         self.rows = {
             image: run.results(image) for image in (*(image.id for image in self.images), MODEL, SET, STAND_IN)
         }
@@ -35,7 +36,7 @@ class Reading:
         )
         named = self.identity.get("name") or run.plan.get("asked", {}).get("model") or "the model"
         self.model = str(named)
-        full = [image.id for image in self.images if image.ok][:FULL]
+        full = [image.id for image in self.images if image.ok][:MOST]
         self.anchors = {
             image.id: f"photo-{number}"
             for number, image in enumerate(self.images, 1)

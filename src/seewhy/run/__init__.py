@@ -5,6 +5,7 @@ from seewhy.run.people import Asked
 from seewhy.run.plan import Plan, Planned
 from seewhy.run.store import MODEL, SCHEMA, ImageRow, Result, Run, Timing, key_of
 from seewhy.run.summary import summary
+from seewhy.run.unfinished import Unfinished, unfinished
 
 __all__ = [
     "MODEL",
@@ -17,7 +18,9 @@ __all__ = [
     "Result",
     "Run",
     "Timing",
+    "Unfinished",
     "audit",
     "key_of",
     "summary",
+    "unfinished",
 ]

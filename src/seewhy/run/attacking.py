@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from seewhy.attack.base import Adversarial, Attack
+from seewhy.attack.oracles import as_saved
 from seewhy.attack.why_it_fails import between
 from seewhy.data.images import Images
+from seewhy.engine import Meter
 from seewhy.run.job import Found, Job, Plain, class_of, number, picture_of
 from seewhy.run.pace import MAPS, NOISES
 from seewhy.run.plan import Planned
@@ -32,6 +34,9 @@ def attacked(job: Job, method: Attack[Any], planned: Planned, images: Images, pr
     strip = found.strip(0, STRIP)
     strip_file = f"{planned.id}-{key_of(method.spec)}-strip.png"
     clean = found.clean_probabilities[0]
+    adversarial = found.images[level, 0]
+    with Meter(job.net.engine.device) as meter:
+        saved = job.net.predict(as_saved(adversarial)[None])[0].cpu()
     notes = list(found.notes)
     if planned.label not in (None, predicted):
         notes.append("wrong from the start: the attack leads away from the prediction, not from the true class")
@@ -44,6 +49,7 @@ def attacked(job: Job, method: Attack[Any], planned: Planned, images: Images, pr
             "label": job.net.labels[after],
             "probability": float(found.probabilities[level, 0, after]),
         },
+        "saved": class_of(job.net, saved, int(saved.argmax())),
         "eps": [float(size) for size in eps],
         "p_before": [float(p) for p in probabilities[:, predicted]],
         "p_after": [float(p) for p in probabilities[:, after]],
@@ -56,9 +62,8 @@ def attacked(job: Job, method: Attack[Any], planned: Planned, images: Images, pr
         "strip": [_seen(job, found, each) for each in strip],
         "pictures": {"adversarial": file, "strip": strip_file},
     }
-    adversarial = found.images[level, 0]
     pictures = {file: picture_of(adversarial), strip_file: picture_of(torch.cat([*found.images[strip, 0]], 2))}
-    return Found(record, found.cost, tuple(notes), {"adversarial": adversarial.numpy()}, pictures)
+    return Found(record, found.cost + meter.cost, tuple(notes), {"adversarial": adversarial.numpy()}, pictures)
 
 
 def _seen(job: Job, found: Adversarial, level: int) -> Plain:

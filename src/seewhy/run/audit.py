@@ -91,7 +91,7 @@ def audit(
         split=split,
         people=theirs,
     )
-    directory = Path(out)
+    directory = Path(out).expanduser()
     there = Run.planned(directory)
     speed = None
     if there is not None:
@@ -108,7 +108,7 @@ def audit(
         if speed is not None:
             run.time(MODEL, "forward pass", Timing(speed.forward))
             run.time(MODEL, "forward and backward pass", Timing(speed.both))
-        with _pinned(net, plan.batch):
+        with _pinned(net, plan):
             job = Job(net, plan, material, run)
             compared = Comparing(job, theirs, plan.people) if theirs and plan.people else None
             _Audit(job, compared, progress or (lambda done, total, what: None)).go()
@@ -130,10 +130,10 @@ def _readable(material: Material) -> Item:
 
 
 @contextmanager
-def _pinned(net: Classifier, batch: int) -> Iterator[None]:
-    """Inside, batches have the plan's size, so that a run that is gone on with gives the same digits."""
+def _pinned(net: Classifier, plan: Plan) -> Iterator[None]:
+    """Inside, batches have the plan's size, and samples its precision, so that going on with a run gives the same digits."""
     before = net.engine
-    net.engine = replace(before, batch=batch, progress=None, measured={}, halved={})
+    net.engine = replace(before, batch=plan.batch, progress=None, measured={}, halved={}, half_paid=plan.half)
     try:
         yield
     finally:
@@ -200,19 +200,21 @@ class _Audit:
         well = self.run.done(image, step)
         if not well:
             found = self._tried(image, step, work)
-            if found is not None:
-                well = True
-                cost = {"forward": found.cost.forward, "backward": found.cost.backward}
-                self.run.put(
-                    image,
-                    step,
-                    {**found.record, "cost": cost, "notes": [*found.notes, *self.job.net.engine.notes]},
-                    found.arrays,
-                    found.pictures,
-                    Timing(found.cost.seconds, found.cost.peak_bytes),
-                )
+            well = found is not None and self._kept(image, step, found)
         self._done += units
         return well
+
+    def _kept(self, image: str, step: str, found: Found) -> bool:
+        """Keep what a step found; one whose numbers are none has failed."""
+        cost = {"forward": found.cost.forward, "backward": found.cost.backward}
+        record = {**found.record, "cost": cost, "notes": [*found.notes, *self.job.net.engine.notes]}
+        timing = Timing(found.cost.seconds, found.cost.peak_bytes)
+        try:
+            self.run.put(image, step, record, found.arrays, found.pictures, timing)
+        except ValueError as error:
+            self.run.failed(image, step, f"what it found cannot be kept: {error}")
+            return False
+        return True
 
     def _tried(self, image: str, step: str, work: Callable[[], Found]) -> Found | None:
         try:
@@ -236,8 +238,9 @@ class _Audit:
         if not self._step(planned.id, "predict", 1, asked, planned.name):
             return
         logits = torch.from_numpy(self.run.array(planned.id, "predict", "logits"))
-        predicted = int(logits.argmax())
-        roles = pace.roles(logits, planned.label, self.plan.asked["classes"])
+        top = [each["index"] for each in self.run.record(planned.id, "predict")["top"]]
+        predicted = top[0]
+        roles = pace.roles(top, planned.label, self.plan.asked["classes"])
         for method in self.job.explainers:
             answers = Answers(self.job.net, method, images, list(roles))
             for index, role in roles.items():

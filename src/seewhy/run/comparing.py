@@ -55,7 +55,7 @@ class Comparing:
     @property
     def parts(self) -> list[slice]:
         """The images that are answered between two rows."""
-        return [slice(first, min(first + PART, len(self.positions))) for first in range(0, len(self.positions), PART)]
+        return in_parts(len(self.positions))
 
     def sets(self) -> Iterator[tuple[str, list[int]]]:
         """The data sets that have images here: name and places in `positions`."""
@@ -76,7 +76,7 @@ class Comparing:
     def go(self, step: Callable[[str, float, Callable[[], Found]], bool]) -> None:
         """Do every step; `step(address, units, work)` does one unless it is done, and answers whether it is there."""
         for part in self.parts:
-            step(_answers(part), part.stop - part.start, partial(self.answers, part))
+            step(answers_of(part), part.stop - part.start, partial(self.answers, part))
         sets = list(self.sets())
         for name, places in sets:
             step(f"performance:{name}", 1, partial(self.alone, name, places))
@@ -118,7 +118,7 @@ class Comparing:
     def answered(self) -> tuple[Floats, Floats]:
         """Probabilities (N, K) of the categories and properties (N, P), NaN for images that could not be read."""
         run = self.job.run
-        steps = [_answers(part) for part in self.parts if run.done(MODEL, _answers(part))]
+        steps = [answers_of(part) for part in self.parts if run.done(MODEL, answers_of(part))]
         if len(steps) < len(self.parts):
             raise NothingToExplain("the model's answers on the whole set failed, so there is nothing to compare")
         logits = torch.from_numpy(np.concatenate([run.array(MODEL, step, "logits") for step in steps]))
@@ -332,5 +332,11 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _answers(part: slice) -> str:
+def in_parts(count: int) -> list[slice]:
+    """So many images in the parts that are answered between two rows."""
+    return [slice(first, min(first + PART, count)) for first in range(0, count, PART)]
+
+
+def answers_of(part: slice) -> str:
+    """The step that holds the answers of a part."""
     return f"answers:{part.start}-{part.stop - 1}"

@@ -83,12 +83,8 @@ def gather(sources: Sequence[Given], labels: Sequence[str], split: str | None = 
     given = tuple(sets)
     entries: list[Entry] = []
     for number, data in enumerate(sets):
-        notes += data.notes
-        try:
-            fitting = data.aligned(labels)
-        except DataError as error:
-            fitting = replace(data, labels=None, classes=None)
-            notes.append(f"the true classes of {data.name} are not used: {error}")
+        fitting, said = data.aligned_or_bare(labels)
+        notes += (*data.notes, *said)
         sets[number] = fitting
         entries += [_entry(fitting, index) for index in range(len(fitting))]
     return Material(tuple(entries), tuple(sets), tuple(notes), given)
@@ -102,7 +98,7 @@ def masked(material: Material, root: str | os.PathLike[str] | None, methods: Seq
         raise SpecError("masks are of images that are given; give them, as in seewhy audit photos/ --masks masks/")
     if methods and not any(isinstance(method, Units) for method in methods):
         raise SpecError(f"masks are for {Units.name}, which was not asked for; add --method {Units.name}")
-    return material._replace(masks=Path(root))
+    return material._replace(masks=Path(root).expanduser())
 
 
 def _is_photo(source: str | os.PathLike[str]) -> bool:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
 
 from seewhy.attack.why_it_fails import passes
 from seewhy.classifier import Classifier
@@ -58,12 +57,11 @@ def diagnosis(after: Sequence[Method]) -> float:
     return sum(passes(NOISES)) + (2 + NOISES) * sum(sum(method.passes) for method in after[:MAPS])
 
 
-def roles(logits: Tensor, label: int | None, classes: Sequence[int]) -> dict[int, str]:
-    """The classes that are explained for an image, and what each is to it."""
-    order = logits.argsort(descending=True, stable=True).tolist()
-    found = {order[0]: "predicted"}
-    if len(order) > 1:
-        found[order[1]] = "runner-up"
+def roles(top: Sequence[int], label: int | None, classes: Sequence[int]) -> dict[int, str]:
+    """The classes that are explained for an image, and what each is to it; `top` are the most probable in order."""
+    found = {top[0]: "predicted"}
+    if len(top) > 1:
+        found[top[1]] = "runner-up"
     if label is not None:
         found.setdefault(label, "true")
     for index in classes:

@@ -20,7 +20,7 @@ from seewhy.data.sets import DataSet
 from seewhy.errors import LayerError, NothingToExplain, RunError, SeewhyError, SpecError, UnknownOperation
 from seewhy.explain.base import Explainer
 from seewhy.explain.cam import GradCAM
-from seewhy.lens.capture import stages
+from seewhy.lens.capture import stages, trace
 from seewhy.look.activations import Activations
 from seewhy.look.base import Look
 from seewhy.look.filters import Filters
@@ -33,8 +33,8 @@ from seewhy.run.people import People, planned
 from seewhy.run.sets import PlannedSet
 from seewhy.units import seconds as in_words
 
-#: images at most, where nothing else was said: a report of more is not read
-MOST = 24
+#: images at most, where nothing else was said: each has a section of 1 to 3 MB in the report, and one of more is not read
+MOST = 12
 
 #: images that get the cheap methods whatever the budget: what is asked of few photographs is not thrown away
 FEW = 4
@@ -74,7 +74,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides a run's results; `asked` is what the command said, the rest what was made of it."""
+    """All that decides a run's results; `asked` is what the command said, the rest what was made of it.
+
+    `half` says whether samples of methods that bear it run in bfloat16; None in older plans, where each process measures it.
+    """
 
     asked: dict[str, Any]
     images: tuple[Planned, ...]
@@ -87,6 +90,7 @@ class Plan:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     people: dict[str, Any] | None = None
+    half: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values, every field of every method written out."""
@@ -101,6 +105,7 @@ class Plan:
             "left_out": list(self.left_out),
             "notes": list(self.notes),
             "people": self.people,
+            "half": self.half,
         }
 
     @staticmethod
@@ -123,6 +128,7 @@ class Plan:
                 left_out=tuple(plain["left_out"]),
                 notes=tuple(plain["notes"]),
                 people=plain.get("people"),
+                half=plain.get("half"),
             )
         except (KeyError, TypeError, SpecError) as error:
             raise RunError(
@@ -167,6 +173,8 @@ def asked(
     return {
         "model": spec,
         "fingerprint": net.fingerprint,
+        "code": net.code,
+        "operations": _hash([(each.address, each.op, each.shape) for each in trace(net)]),
         "mean": list(net.mean),
         "std": list(net.std),
         "preprocess": {**asdict(net.preprocess), "size": list(net.preprocess.size)},
@@ -194,6 +202,8 @@ def _hash(value: object) -> str:
 _WORDS = {
     "model": "the model",
     "fingerprint": "the model's weights",
+    "code": "the file that the model is made from",
+    "operations": "the model's operations",
     "mean": "the model's normalisation",
     "std": "the model's normalisation",
     "preprocess": "how photographs become the model's input",
@@ -208,13 +218,19 @@ _WORDS = {
     "concepts": "the masks",
 }
 
+#: the parts about what the model computes with its weights
+CODE = ("code", "operations")
+
 
 def fitting(plan: Plan, now: Mapping[str, Any], material: Material, directory: Path) -> None:
     """Check that a run's plan is that of this command; raises `RunError` with the part that differs.
 
-    Where the data lie may differ, what they are may not.
+    Where the data lie may differ, what they are may not. Older plans do not say what the model computes, which is
+    not checked then; the run's notes say so.
     """
     for part, words in _WORDS.items():
+        if part in CODE and part not in plan.asked:
+            continue
         there, wanted = plan.asked.get(part), now.get(part)
         if there != wanted:
             short = max(len(str(there)), len(str(wanted))) <= 60
@@ -323,6 +339,7 @@ def make(
         left_out=tuple(left_out),
         notes=tuple(dict.fromkeys(notes)),
         people=compared,
+        half=net.engine.halves,
     )
 
 

@@ -224,16 +224,23 @@ class Run:
         pictures: Mapping[str, Picture.Image] | None = None,
         timing: Timing | None = None,
     ) -> None:
-        """Keep what a step found: arrays and pictures first, its row last."""
+        """Keep what a step found: arrays and pictures first, its row last.
+
+        Raises `ValueError`, and keeps nothing, where the record holds NaN or infinity.
+        """
+        try:
+            row = _dumps(record)
+        except ValueError:
+            raise ValueError("it holds NaN or infinity") from None
         with self._writing():
             self._stage_arrays(image, key_of(step), arrays or {})
             self._stage_pictures(pictures or {})
-            self._commit(image, step, "ok", None, record, timing)
+            self._commit(image, step, "ok", None, row, timing)
 
     def failed(self, image: str, step: str, error: str, timing: Timing | None = None) -> None:
         """Keep why a step failed, in one sentence."""
         with self._writing():
-            self._commit(image, step, "failed", error, {}, timing)
+            self._commit(image, step, "failed", error, "{}", timing)
 
     def time(self, image: str, step: str, timing: Timing) -> None:
         """Keep what something took that is no step, such as one pass."""
@@ -297,7 +304,13 @@ class Run:
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of how the run came about: other software or machines when it was gone on with."""
         notes = []
-        for (text,) in self._rows("SELECT software FROM sessions ORDER BY number"):
+        sessions = self._rows("SELECT software FROM sessions ORDER BY number")
+        if len(sessions) > 1 and "operations" not in self.plan.get("asked", {"operations": ""}):
+            notes.append(
+                "gone on with under a plan of an older seewhy, which knows the model by its weights alone: that it computes the "
+                "same with them as before was not checked"
+            )
+        for (text,) in sessions:
             now = json.loads(text)
             changed = [
                 f"{part} {self.software.get(part)} → {now.get(part)}"
@@ -322,13 +335,13 @@ class Run:
             yield
 
     def _commit(
-        self, image: str, step: str, status: str, error: str | None, record: Mapping[str, Any], timing: Timing | None
+        self, image: str, step: str, status: str, error: str | None, record: str, timing: Timing | None
     ) -> None:
         with self._database:
             self._database.execute(
                 "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (image, step) DO UPDATE SET "
                 "status = excluded.status, error = excluded.error, record = excluded.record",
-                (image, step, key_of(step), status, error, _dumps(record)),
+                (image, step, key_of(step), status, error, record),
             )
             if timing is not None:
                 self._put_timing(image, step, timing)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from seewhy.run.store import MODEL, SET, STAND_IN, Run
+from seewhy.run.unfinished import unfinished
 
 Plain = dict[str, Any]
 
 
 def summary(run: Run) -> Plain:
-    """What a run found, in short, as plain values: predictions, the attacks' outcomes, and what failed."""
+    """What a run found, in short, as plain values: predictions, the attacks' outcomes, what failed, what is still to be done."""
     images: list[Plain] = []
     failed = [
         {"image": result.image, "step": result.step, "error": result.error}
@@ -44,6 +45,7 @@ def summary(run: Run) -> Plain:
         each["words"] for step, record in rows.items() if step.startswith("performance:") for each in record["beside"]
     ]
     identities = [result.record for result in run.results() if result.step == "identity" and result.ok]
+    left = unfinished(run)
     short = ("name", "spec", "fingerprint", "parameters", "classes", "size", "multiply_adds")
     return {
         "directory": str(run.directory),
@@ -51,6 +53,10 @@ def summary(run: Run) -> Plain:
         "images": images,
         "people": people,
         "failed": failed,
+        "unfinished": {
+            "images": list(left.images),
+            "steps": [{"image": image, "step": step} for image, step in left.steps],
+        },
         "left_out": run.plan["left_out"],
         "notes": [*run.plan["notes"], *run.notes()],
         "seconds": round(run.seconds(), 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -73,7 +74,7 @@ def models() -> list[Listed]:
 def load(
     spec: str,
     *,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     weights: str | Path | None = None,
     labels: Sequence[str] | str | Path | None = None,
     trust_pickle: bool = False,
@@ -84,9 +85,9 @@ def load(
 
     Normalisation, size, crop and labels are the source's own, unless options say otherwise: mean, std (0.5+0.5+0.5),
     size, resize, fit, interpolation, labels (a file), probabilities, grey, views, weights, trust_pickle. `weights=none` makes
-    random weights, the same each time. `weights` and `labels` given here count before those of the spec. No generator
-    of torch's is touched. Raises `ModelError` or `SpecError` in one sentence, and runs the self-test unless
-    `check=False`.
+    random weights, the same each time. `weights` and `labels` given here count before those of the spec. It runs on
+    `device`, the engine's where none is given. No generator of torch's is touched. Raises `ModelError` or `SpecError` in one
+    sentence, and runs the self-test unless `check=False`.
 
     >>> load("cifar10-resnet20,weights=none").labels[:2]
     ('airplane', 'automobile')
@@ -102,7 +103,8 @@ def load(
         found = source(name, options).given(options)
     if labels is not None and not isinstance(labels, str | Path):
         found = replace(found, labels=labels)
-    net = _classifier(spec, found, options, engine or Engine()).to(device)
+    engine = engine or Engine()
+    net = _classifier(spec, found, options, engine).to(engine.device if device is None else device)
     if check:
         net.notes += examine(net)
         prepare(net)
@@ -149,7 +151,7 @@ def _classifier(spec: str, found: Found, options: Options, engine: Engine) -> Cl
         )
     if any(isinstance(part, Single) for part in module.modules()):
         engine = replace(engine, batch=1)
-    return Classifier(
+    net = Classifier(
         module,
         mean=found.mean or (0.0, 0.0, 0.0),
         std=found.std or (1.0, 1.0, 1.0),
@@ -161,6 +163,10 @@ def _classifier(spec: str, found: Found, options: Options, engine: Engine) -> Cl
         engine=engine,
         check=False,
     )
+    if found.file is not None:
+        with found.file.open("rb") as stream:
+            net.code = hashlib.file_digest(stream, "sha256").hexdigest()
+    return net
 
 
 def named(spec: str) -> tuple[str, Options]:

@@ -71,14 +71,23 @@ def accuracy(net: Classifier, data: DataSet | Images | Iterable[Images]) -> Accu
     return Accuracy(right, among_five, total, tuple(notes))
 
 
+def numbered(net: Classifier, data: DataSet) -> tuple[DataSet, tuple[str, ...]]:
+    """A data set with a model's class indices: found by name; by number where the model came without names, which a note says.
+
+    Raises `DataError` where the model has no such class.
+    """
+    if data.classes is None or net.labels_given:
+        return data.aligned(net.labels), ()
+    note = f"{net.name} came without names: its outputs are taken for {data.name}'s classes in their order"
+    return replace(data, classes=None).aligned(net.labels), (note,)
+
+
 def _parts(net: Classifier, data: DataSet, notes: list[str], size: int = 64) -> Iterator[Images]:
     """The readable and labelled pictures in parts; what the notes should say is known after the last one."""
     if data.labels is None:
         raise DataError(f"expected the true classes to measure accuracy, and {data.name} has none")
-    if data.classes is not None and not net.labels_given:
-        notes.append(f"{net.name} came without names: its outputs are taken for {data.name}'s classes in their order")
-        data = replace(data, classes=None)
-    data = data.aligned(net.labels)
+    data, said = numbered(net, data)
+    notes += said
     unreadable = unknown = 0
     held: list[Images] = []
     for item, images in data.each(net.preprocess):

@@ -50,7 +50,7 @@ def load(name: str, options: Options) -> Found:
     size = options.side or (preprocess.size if preprocess else None)
     if size is not None and shapes[0][1] != 1:
         module, notes = for_batches(module, size)
-    return Found(module, found.mean, found.std, preprocess, found.labels, found.probabilities, notes)
+    return Found(module, found.mean, found.std, preprocess, found.labels, found.probabilities, notes, file=path)
 
 
 def _needs_trust(path: Path) -> str:

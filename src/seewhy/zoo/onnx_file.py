@@ -57,7 +57,7 @@ def load(name: str, options: Options) -> Found:
     if size is not None and shape[1] != 1:
         module, single = for_batches(module, size)
         notes += single
-    return Found(module, found.mean, found.std, preprocess, found.labels, found.probabilities, notes)
+    return Found(module, found.mean, found.std, preprocess, found.labels, found.probabilities, notes, file=path)
 
 
 def _input_shape(graph: Any, path: Path) -> tuple[int | None, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -32,12 +33,12 @@ def load(name: str, options: Options) -> Found:
     made = _made(path, function)
     if not weights:
         note = f"the weights are those that {function}() made: none were given"
-        return Found(made, notes=(note,))
+        return Found(made, notes=(note,), file=path)
     if weights.lower() == "none":
-        return Found(made, random=True)
+        return Found(made, random=True, file=path)
     held = Path(weights).expanduser()
     fill(made, read_weights(held, options.trust_pickle), held.name)
-    return described(made, held)
+    return replace(described(made, held), file=path)
 
 
 def _made(path: Path, function: str) -> nn.Module:

@@ -58,7 +58,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Found:
-    """A model as its source gives it; None where the source does not say."""
+    """A model as its source gives it; None where the source does not say. `file` is that of its code or its graph."""
 
     module: nn.Module
     mean: Sequence[float] | None = None
@@ -68,6 +68,7 @@ class Found:
     probabilities: bool = False
     notes: tuple[str, ...] = ()
     random: bool = False
+    file: Path | None = None
 
     def given(self, options: Options) -> Found:
         """With what the user's options say in place of what the source says."""

@@ -227,10 +227,16 @@ def _verdict(record: Mapping[str, Any], named: str, values: int) -> str:
     unrounded = [eps for eps, success in zip(record["eps"], record["success"], strict=True) if success]
     if record["fooled"]:
         each = " to each value of a pixel" if norm == "linf" else ""
+        saved = record.get("saved")  # older runs know only that it is another class
+        rounded = (
+            f"and {saved['label']} ({words.percent(saved['probability'])}) when the image is saved in 8 bits"
+            if saved
+            else f"and in 8 bits it is no longer {before['label']} either"
+        )
         said = (
             f"The smallest change found that fools it is {told(record['smallest_eps'])}{each}: "
             f"{before['label']} ({words.percent(before['probability'])}) becomes {after['label']} "
-            f"({words.percent(after['probability'])}), also when the image is saved in 8 bits."
+            f"({words.percent(after['probability'])}), {rounded}."
         )
         if min(unrounded) < record["smallest_eps"]:
             said += f" Before rounding to 8 bits, {told(min(unrounded))} is enough."

@@ -82,14 +82,15 @@ def _line(reading: Reading, image: ImageRow) -> Line:
 
 
 def summary(reading: Reading, lines: Sequence[Line]) -> list[str]:
-    """The paragraph at the top: what was looked at, what fools it, what went wrong, what was left out."""
+    """The paragraph at the top: what is still to be done, was looked at, fools it, went wrong, was left out."""
     good = [line for line in lines if not line.error]
     parameters = reading.identity.get("parameters")
     classes = reading.identity.get("classes")
     about = [f"{units.count(parameters)} parameters"] if parameters else []
     about += [f"{classes:,} classes"] if classes else []
     described = f"{reading.model} ({', '.join(about)})" if about else reading.model
-    said = [f"{described} looked at {words.many(len(good), 'photograph')}."]
+    said = [reading.unfinished.words] if reading.unfinished else []
+    said.append(f"{described} looked at {words.many(len(good), 'photograph')}.")
     known = [line for line in good if line.right is not None]
     if known:
         right = sum(bool(line.right) for line in known)
@@ -124,11 +125,10 @@ def summary(reading: Reading, lines: Sequence[Line]) -> list[str]:
     if failed:
         said.append(f"{words.many(failed, 'step')} failed.")
     left_out = reading.run.plan.get("left_out", [])
-    said.append(
-        f"{words.many(len(left_out), 'thing was', 'things were')} left out, listed below."
-        if left_out
-        else "Nothing that was asked for was left out."
-    )
+    if left_out:
+        said.append(f"{words.many(len(left_out), 'thing was', 'things were')} left out, listed below.")
+    elif not reading.unfinished:
+        said.append("Nothing that was asked for was left out.")
     return said
 
 
