@@ -257,9 +257,9 @@ def test_the_budget_chooses_how_many_images_and_how_many_steps(net: Classifier, 
 
     full, fast, slow, slower = planned(0, None), planned(1e-5, 120), planned(0.02, 120), planned(1.0, 60)
     assert [each.sets[0].images for each in (full, fast)] == [130, 130]
-    assert len(fast.images) == 24
+    assert len(fast.images) == plan.MOST
     assert 4 < slow.sets[0].images < 130
-    assert slow.sets[0].images > len(slow.images) or len(slow.images) == 24
+    assert slow.sets[0].images > len(slow.images) or len(slow.images) == plan.MOST
     assert (
         slower.sets[0].images == len(slower.images) == 4
     )  # those that are explained are looked at whatever the budget
