@@ -39,6 +39,7 @@ PARTS = {
     "optimised": "optimised",
     "white_box": "white_box",
     "maximize": "maximize",
+    "receptive": "receptive",
     "exemplars": "exemplars",
     "map": "map",
     "people": "people",

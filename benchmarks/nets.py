@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ for _operator in ("nms(Tensor a, Tensor b, float c) -> Tensor", "qnms(Tensor a, 
 NETS = ("resnet50", "vgg16", "efficientnet-lite0")
 
 
-def plain(name: str) -> nn.Module:
-    """The module in eval mode; random weights, but for EfficientNet-Lite0, which has its own."""
+def plain(name: str, **words: Any) -> nn.Module:
+    """The module in eval mode; random weights, but for EfficientNet-Lite0, which has its own. `words` are torchvision's."""
     torch.manual_seed(0)
     if name == "efficientnet-lite0":
         from seewhy.zoo import load
@@ -28,7 +29,7 @@ def plain(name: str) -> nn.Module:
     else:
         import torchvision
 
-        module = getattr(torchvision.models, name)(weights=None)
+        module = getattr(torchvision.models, name)(weights=None, **words)
     return module.eval()
 
 

@@ -70,7 +70,8 @@ ROOMS = {
         DOCS / "looks",
         "What did it learn? The looks",
         "Each picture is of EfficientNet-Lite0, and of {photo} or the colour photographs that come with scikit-image where a "
-        "look is at images. What it took stands on each page.",
+        "look is at images. What it took stands on each page; how they are used together from Python, on "
+        "[one page](../look.md).",
         "{title}, as seewhy draws it",
         "look",
     ),

@@ -22,7 +22,9 @@ DOCUMENTS = [
     "docs/run-format.md",
     "docs/tune.md",
     "docs/people.md",
+    "docs/look.md",
     *COMPARISONS,
+    *(f"docs/{path.parent.name}/{path.name}" for path in sorted((ROOT / "docs").glob("*/*.md"))),
 ]
 
 
@@ -48,6 +50,23 @@ def test_the_readmes_code_runs(tmp_path: Path) -> None:
     Image.open(cat).save(tmp_path / "cat.jpg")
     for code in blocks("README.md", "python"):
         run(code, tmp_path)
+
+
+def test_the_code_about_looks_runs_and_prints_what_it_says(tmp_path: Path) -> None:
+    code = "\n".join(blocks("docs/look.md", "python"))
+    assert run(code, tmp_path) == "".join(blocks("docs/look.md", "text"))
+    for name in (
+        "units.png",
+        "by-class.png",
+        "map.png",
+        "grid.png",
+        "map.html",
+        "map.npz",
+        "placed.png",
+        "named.png",
+        "ideas.png",
+    ):
+        assert (tmp_path / name).stat().st_size > 0
 
 
 def test_the_code_about_people_runs_and_prints_what_it_says(tmp_path: Path) -> None:

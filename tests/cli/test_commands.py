@@ -225,6 +225,66 @@ def test_look_shows_impressions_to_another_model_and_names_units_by_masks(here: 
     assert "--masks is for units" in astray.stderr
 
 
+def test_look_places_new_images_on_a_saved_map(here: Path, run: Run) -> None:
+    drawn = np.random.default_rng(1)
+    for folder, count in (("old", 12), ("new", 2)):
+        for name, shade in (("tabby", 40), ("dog", 200)):
+            (here / folder / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = shade + drawn.integers(-20, 20, (16, 16, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(here / folder / name / f"{number}.png")
+    words = ("--method", "map:perplexity=4,iterations=50")
+    (made,) = document(run("look", "old", "--model", TINY, *words, "--out", "map", "--json"))["looks"]
+    onto = ("--onto", made["saved"])
+    told = document(run("look", "new", "--model", TINY, *onto, "--arrays", "--json"))
+    (row,) = told["looks"]
+    assert (row["map"], row["layer"]) == (made["saved"], made["layer"])
+    assert opened(row["picture"]).size
+    assert (row["found"]["images"], row["found"]["map"]) == (4, 24)
+    for each in row["found"]["placed"]:
+        kind = each["image"].partition("/")[0]
+        assert each["class"] == kind
+        assert {name.partition("/")[0] for name in each["nearest"]} == {kind}
+    with np.load(Path(row["picture"]).with_suffix(".npz")) as held:
+        at = [each["at"] for each in row["found"]["placed"]]
+        assert np.allclose(held["coordinates"], at)
+    shown = run("look", "new/dog/0.png", "cat.png", "--model", TINY, *onto, "--out", "shown")
+    assert shown.exit_code == 0
+    assert "dog" in shown.stdout
+    assert "nearest on the map" in shown.stdout
+    assert "drawn on the map: " in shown.stdout
+    assert run("look", "new", "--model", TINY, *onto).exit_code == 2  # what is there is not overwritten
+
+
+def test_look_refuses_what_is_no_map_of_the_model(here: Path, run: Run) -> None:
+    (made,) = document(run("look", "cat.png", "dog.png", "--model", TINY, "--method", "map", "--out", "map", "--json"))[
+        "looks"
+    ]
+    whole = Path(made["saved"]).read_bytes()
+    (here / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    np.savez(here / "other.npz", a=np.zeros(3))
+    refused = {
+        (
+            "cat.png",
+            "--onto",
+            made["saved"],
+            "--model",
+            "cifar10-resnet20,weights=none",
+        ): "has other weights; give the model",
+        ("cat.png", "--onto", made["picture"], "--model", TINY): "is not a saved map of codes",
+        ("cat.png", "--onto", "cut.npz", "--model", TINY): "cut.npz is not a saved map of codes",
+        ("cat.png", "--onto", "other.npz", "--model", TINY): "give the .npz that",
+        ("cat.png", "--onto", "nix.npz", "--model", TINY): "there is no file nix.npz; give the .npz that",
+        ("cat.png", "--onto", made["saved"], "--model", TINY, "--method", "filters"): "leave out --method",
+        ("--onto", made["saved"], "--model", TINY): "give at least one",
+    }
+    for words, sentence in refused.items():
+        result = run("look", *words, "--out", "no")
+        assert result.exit_code == 2, words
+        assert sentence in result.stderr, words
+        assert "Traceback" not in result.stderr
+
+
 def test_exemplars_go_on_where_a_killed_command_was(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "photos").mkdir()
     for number in range(70):

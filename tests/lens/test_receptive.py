@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,120 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nets
+from benchmarks.receptive import NETS, Box, box, fields, heard, positive, windows
 from seewhy.classifier import Classifier
 from seewhy.errors import UnknownOperation
 from seewhy.lens import ops, stages
-from seewhy.lens.lens import Lens
 from seewhy.lens.ops import Call
-from seewhy.lens.receptive import RULES, Field, Windows, receptive_fields, rule
-
-Box = tuple[int, int, int, int]
-
-
-class Heard(Lens):
-    """Runs a net so that whatever a unit could depend on has a gradient, and keeps every output.
-
-    Rectifiers are the identity, maxima are sums and gates double, so that no path is closed by luck.
-    """
-
-    def __init__(self, module: nn.Module, gates: bool = True) -> None:
-        super().__init__(module)
-        self.kept: dict[str, Tensor] = {}
-        self.gates = gates
-
-    def operation(self, call: Call) -> Any:
-        given = call.arguments
-        result: Any
-        if call.kind == "rectifier" and call.op not in ("maximum", "minimum"):
-            source = given["input"]
-            result = source.mul_(1) if call.in_place else source * 1
-        elif call.op in ("sigmoid", "hardsigmoid"):
-            result = given["input"] * 2 if self.gates else torch.ones_like(given["input"])
-        elif call.op == "max_pool2d":
-            size, stride = _pair(given["kernel_size"]), _pair(given["stride"] or given["kernel_size"])
-            pads, apart = _pair(given["padding"]), _pair(given["dilation"])
-            ones = torch.ones(1, 1, *size, dtype=torch.float64).expand(given["input"].shape[1], -1, -1, -1)
-            wide = F.pad(given["input"], (pads[1], pads[1] + stride[1], pads[0], pads[0] + stride[0]))
-            summed = F.conv2d(wide, ones, None, stride, 0, apart, given["input"].shape[1])
-            shape = call.run().shape
-            result = summed[:, :, : shape[2], : shape[3]]
-        else:
-            result = call.run()
-        if isinstance(result, Tensor):
-            self.kept[call.address] = result.clone()
-        return result
-
-    def output(self, address: str, result: Any) -> Any:
-        if isinstance(result, Tensor):
-            self.kept[address] = result.clone()
-        return result
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def positive(module: nn.Module) -> nn.Module:
-    """A copy in float64 with positive weights, whose sums cannot cancel."""
-    made = copy.deepcopy(module).double().eval()
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for tensor in made.state_dict().values():
-            if tensor.is_floating_point():
-                values = torch.rand(tensor.shape, generator=draw, dtype=torch.float64)
-                tensor.copy_((0.5 + values) / max(1, tensor[0].numel() if tensor.ndim > 1 else 1))
-    return made
-
-
-def heard(module: nn.Module, size: int, gates: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
-    """An image and, for every address, an output whose gradient reaches all that it could depend on."""
-    draw = torch.Generator().manual_seed(1)
-    image = (1 + torch.rand((1, 3, size, size + 3), generator=draw, dtype=torch.float64)).requires_grad_()
-    made = positive(module)
-    lens = Heard(made, gates)
-    with lens:
-        made(image)
-    return image, lens.kept
-
-
-def box(image: Tensor, unit: Tensor) -> Box:
-    """The bounding box of the pixels with a gradient."""
-    if not unit.requires_grad:
-        return 0, 0, 0, 0
-    uneven = torch.linspace(1, 2, unit.numel(), dtype=torch.float64).view(unit.shape)  # a normalised sum is constant
-    (gradient,) = torch.autograd.grad((uneven * unit).sum(), image, retain_graph=True)
-    where = gradient[0].abs().sum(0) > 0
-    rows, columns = where.any(1).nonzero().flatten(), where.any(0).nonzero().flatten()
-    if not len(rows):
-        return 0, 0, 0, 0
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
-
-
-def fields(module: nn.Module, size: int) -> dict[str, Field]:
-    # a classifier answers (N, C): what the tested part makes is pooled for it
-    return receptive_fields(Classifier(module, size=(size, size + 3), check=False))
+from seewhy.lens.receptive import RULES, Windows, receptive_fields, rule
 
 
 def compare(module: nn.Module, size: int, *, local: bool = False, only: tuple[str, ...] = ()) -> int:
-    """Compare every map of a net (or only some), at corners, borders and middle; answers how many windows were compared."""
-    found = {address: field for address, field in fields(module, size).items() if not only or address in only}
-    image, kept = heard(module, size, gates=not local)
+    """Compare every map of a net (or only some) with what autograd finds; answers how many windows were compared."""
     compared = 0
-    for address, field in found.items():
-        output = kept[address]
-        assert tuple(output.shape) == field.shape, address
-        if output.ndim != 4:
-            if len(field.rows.start) == len(field.columns.start) == 1:
-                assert field.window(0, 0, local=local) == box(image, output), address
-            continue
-        channels_last = len(field.rows.start) == field.shape[1] != field.shape[2]
-        maps = output.permute(0, 3, 1, 2) if channels_last else output
-        height, width = maps.shape[2:]
-        for y in sorted({0, 1 % height, height // 2, height - 1}):
-            for x in sorted({0, width // 2, width - 1}):
-                expected = box(image, maps[:, :, y, x])
-                assert field.window(y, x, local=local) == expected, (address, y, x)
-                compared += 1
+    for address, place, found, expected in windows(module, size, local=local, only=only):
+        assert found == expected, (address, place)
+        compared += 1
     return compared
 
 
@@ -299,14 +198,8 @@ def test_a_family(name: str) -> None:
     assert compare(FAMILIES[name](), 25) >= 9
 
 
-#: torchvision's own, with what they are to be made with
-REAL: dict[str, dict[str, Any]] = {
-    "resnet18": {},
-    "vgg11": {},
-    "densenet121": {},
-    "googlenet": {"aux_logits": False, "init_weights": False},
-    "mobilenet_v2": {},
-}
+#: torchvision's own, smaller ones of the same families
+REAL = ("resnet18", "vgg11", "densenet121", "googlenet", "mobilenet_v2")
 
 
 @pytest.mark.slow
@@ -314,7 +207,7 @@ REAL: dict[str, dict[str, Any]] = {
 def test_a_real_net(name: str) -> None:
     """Every stage of nets of the five families, at their depth, whose windows reach past the picture."""
     torchvision = pytest.importorskip("torchvision")
-    module = getattr(torchvision.models, name)(weights=None, **REAL[name])
+    module = getattr(torchvision.models, name)(weights=None, **NETS.get(name, {}))
     net = Classifier(module, size=(96, 99), check=False)
     assert compare(module, 96, only=stages(net)) >= 20
 

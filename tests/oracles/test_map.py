@@ -245,6 +245,42 @@ def test_a_broken_picture_in_the_middle_and_classes_that_are_not_the_models() ->
         QUICK(net(), as_set(coloured(8), 0, ("red", "green", "blue")).subset([0]))
 
 
+def test_new_images_have_the_maps_classes_or_none() -> None:
+    model, many = net(), tuple(f"kind {i}" for i in range(12))
+    labels = tuple(range(12)) * 2
+    own = dataclasses.replace(as_set(coloured(8), -1, many), labels=labels)
+    found = QUICK(model, own)
+    placed = found.place(model, own)  # more classes than the model has
+    assert placed.labels.tolist() == list(labels) == found.labels.tolist()
+    assert placed.classes == many
+    assert placed.facts()["placed"][11]["class"] == "kind 11"
+    plain = QUICK(model, dataclasses.replace(own, classes=None))
+    assert plain.classes == tuple(str(i) for i in range(12))
+    assert plain.place(model, own).labels.tolist() == [-1] * 24
+    assert plain.place(model, dataclasses.replace(own, classes=None)).labels.tolist() == list(labels)
+    others = as_set(coloured(2), -1, ("Kind_11", "cherry", "kind 0"))
+    placed = found.place(model, others)
+    assert placed.labels.tolist() == [11, -1, 0] * 2  # by name, not by number
+    assert "2 of 6 images have no class on the map, which lacks theirs: cherry" in placed.notes
+    partly = dataclasses.replace(others, labels=(0, 1, None, 0, 1, 2))
+    placed = found.place(model, partly)
+    assert placed.labels.tolist() == [11, -1, -1, 11, -1, 0]
+    assert "2 of 6 images have no class on the map, which lacks theirs: cherry" in placed.notes
+    numbers = found.place(model, coloured(2))  # labels of the model's classes, which have no names on this map
+    assert numbers.labels.tolist() == [-1] * 6
+    assert any("a data set has them by name" in note for note in numbers.notes)
+    of_model = QUICK(model, coloured(8))
+    assert of_model.place(model, coloured(2)).labels.tolist() == [0, 1, 2] * 2
+    moved = of_model.place(model, as_set(coloured(2), -1, ("green", "blue", "red")))
+    assert moved.labels.tolist() == [1, 2, 0] * 2
+    strange = of_model.place(model, as_set(coloured(2), -1, ("cherry", "grass", "sea")))
+    assert strange.labels.tolist() == [-1] * 6
+    facts = strange.facts()
+    assert (facts["images"], facts["map"], facts["placed"][0]["class"]) == (6, 24, None)
+    assert [each["predicted"] for each in facts["placed"][:3]] == ["red", "green", "blue"]
+    assert facts["placed"][0]["nearest"][0] == of_model.names[int(strange.neighbours[0, 0])]
+
+
 def test_neighbours_are_no_more_than_most_images_have_of_their_class() -> None:
     few = QUICK(net(), coloured(5))
     assert few.k == 4

@@ -150,6 +150,40 @@ def test_thumbnails_keep_to_their_budget_and_are_the_images() -> None:
         bare.plot_grid()
 
 
+def test_the_grid_shows_every_image_where_it_lies() -> None:
+    count, side = 49, 7
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
+    lattice = torch.stack([order % side, -(order // side)], 1).float()  # row by row, from the top
+    shades = (5 * torch.arange(count)).byte()[:, None, None, None].expand(-1, 3, 32, 32)
+    found = dataclasses.replace(made(count), coordinates=lattice, thumbnails=shades)
+    read = Page(str(fragment(found)))
+    (drawn,) = read.all("img")
+    assert drawn["alt"] == (
+        "The thumbnails of all 49 images, on a grid where those that lie near each other on the map do so, framed by class"
+    )
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn["src"].partition(",")[2]))).convert("RGBA"))
+    tile = 32 + 2 * 2
+    assert picture.shape == (side * (tile + 1) - 1, side * (tile + 1) - 1, 4)
+    assert (int(drawn["width"]), int(drawn["height"])) == (360, 360)  # a small one is drawn larger
+    for image, cell in enumerate(order.tolist()):
+        top, left = cell // side * (tile + 1), cell % side * (tile + 1)
+        inner = picture[top + 6 : top + tile - 6, left + 6 : left + tile - 6]
+        assert np.abs(inner[..., :3].mean((0, 1)) - 5 * image).max() < 12
+        frame = picture[top : top + 2, left + 6 : left + tile - 6, :3].mean((0, 1))
+        apart = [np.abs(frame - maps._rgb(shade)).max() for shade in maps.LIGHT[:3]]
+        assert int(np.argmin(apart)) == int(found.labels[image])
+        assert (picture[top : top + tile, left : left + tile, 3] == 255).all()
+    assert not picture[tile, :, 3].any()  # transparent between them
+    assert [row["style"] for row in read.all("i") if "style" in row] == [f"background:{s}" for s in maps.LIGHT[:3]]
+    blind = dataclasses.replace(found, labels=torch.full((count,), -1))
+    assert Page(str(fragment(blind))).all("img")[0]["alt"].endswith("framed by prediction")
+    many = str(fragment(made(3000)))
+    assert "The thumbnails of 400 of 3,000 images, drawn by lot" in many
+    assert not Page(str(fragment(made(20, thumbnails=0)))).all("img")
+    assert not Page(str(fragment(found, budget=0))).all("img")
+    assert not Page(str(fragment(made(1)))).all("img")
+
+
 def test_many_classes_share_the_last_colour_and_unknown_ones_are_grey() -> None:
     found = made(500, classes=40)
     kind, names, colours = maps.categories(found, "class")

@@ -414,6 +414,7 @@ def test_the_report_shows_all_six(run: Run) -> None:
         assert each["exemplars"][0]["image"] in section
     assert section.count('class="histogram"') == len(record["drawn"])
     assert section.count("<canvas") >= 1
+    assert "The thumbnails of all 60 images, on a grid where" in section
     assert f"{row(run, 'units').record['above']:,} of the 8 units" in section
     assert "recognises" in section
     assert "No other model of the same classes is at hand" in section

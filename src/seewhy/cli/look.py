@@ -22,6 +22,7 @@ from seewhy.cli.options import (
     with_machine,
     with_model,
 )
+from seewhy.cli.place import place
 from seewhy.cli.shell import Command, Shell, shell
 from seewhy.cli.work import Work, about, cost_of, draw, methods_of, remark
 from seewhy.errors import DataError, InputError, SeewhyError, SpecError
@@ -48,6 +49,7 @@ _SPECTRA = 256
         "seewhy look drawings/ --method units --masks silhouettes/ --json",
         "seewhy look cat.png fooling.png --method before-after",
         "seewhy look photos/ --method map --out map",
+        "seewhy look new/ --onto map/map.npz",
     ],
 )
 @click.argument("images", nargs=-1)
@@ -57,6 +59,9 @@ _SPECTRA = 256
 )
 @click.option("--also", multiple=True, metavar="MODEL", help="Show optimised images of classes to this model, too.")
 @click.option("--masks", metavar="DIR", help="Masks under the images' names, for `units`: concepts beside classes.")
+@click.option(
+    "--onto", metavar="MAP", help="Place IMAGES on a map that `--method map` saved (.npz), and do nothing else."
+)
 @click.option("--over", is_flag=True, help="Lay activation maps over the photograph.")
 @click.option("--arrays", is_flag=True, help="Keep the values too, as .npz beside each picture.")
 @with_folder("seewhy-look")
@@ -68,6 +73,7 @@ def look(
     specs: tuple[str, ...],
     also: tuple[str, ...],
     masks: str | None,
+    onto: str | None,
     over: bool,
     arrays: bool,
     folder: Folder,
@@ -83,6 +89,18 @@ def look(
     from seewhy.engine import out_of_memory
 
     spoken = shell()
+    if onto is not None:
+        if specs or also or masks or over:
+            raise SpecError(
+                "--onto places images on a map that is there, and does nothing else; leave out --method, --also, "
+                "--masks and --over"
+            )
+        if not images:
+            raise SpecError(
+                f"--onto places images on a map; give at least one, as in seewhy look cat.jpg --onto {onto}"
+            )
+        place(spoken, machine, model, open_images(images, split, limit), onto, folder, arrays)
+        return
     methods = methods_of(specs or (("activations",) if images else ("filters",)), "look")
     if not images:
         alone = {spec: method for spec, method in methods.items() if not method.needs_images}

@@ -126,21 +126,24 @@ class MappedCodes:
     def place(self, net: Classifier, images: Pictures) -> PlacedCodes:
         """Lay new images onto the map, each as if it came alone; the map stays as it is.
 
-        Answers a `PlacedCodes`. Raises `InputError` for another model than the map's. Cost: one forward pass an image and, for
-        t-SNE, 250 short steps; for UMAP, the graph of the map's codes anew.
+        Answers a `PlacedCodes`. True classes are found among the map's by their names, see `DataSet.aligned`; images of others
+        have none. Raises `InputError` for another model than the map's. Cost: one forward pass an image and, for t-SNE, 250
+        short steps; for UMAP, the graph of the map's codes anew.
         """
         from seewhy.look import layout
 
         if net.fingerprint != self.fingerprint:
             raise InputError(
-                f"the map is of {self.model} with other weights than {net.name}'s; place images of that model"
+                f"the map is of {self.model}, and {net.name} has other weights; give the model that the map was made with "
+                "(--model)"
             )
         method = parse(self.method, "look")
         if not isinstance(method, CodeMap):
             raise InputError(f'expected a map made by "map", got one by "{self.method}"')
         with Meter(net.engine.device) as meter:
             notes: list[str] = []
-            seen = seen_by(net, _aligned(images, self.outputs, notes)[0], self.layer, method.pool, notes)
+            given, classes = _among(images, self, notes)
+            seen = seen_by(net, given, self.layer, method.pool, notes, classes)
             axes = layout.Axes(self.mean.numpy(), self.directions.numpy(), method.metric == "cosine")
             new = axes(seen.codes.numpy())
             old, where, jobs = self.reduced.double().numpy(), self.coordinates.double().numpy(), layout.threads()
@@ -151,6 +154,13 @@ class MappedCodes:
                 placed = layout.onto_umap(old, where, new, round(self.perplexity), method.iterations, method.seed)
             else:
                 placed = layout.along_axes(new)
+        labels = seen.labels
+        if classes != self.classes and bool((labels >= 0).any()):
+            labels = torch.full_like(labels, -1)
+            notes.append(
+                "the images' labels count the model's classes, and the map has others, so that they are left out; a data set "
+                "has them by name"
+            )
         far = torch.from_numpy(neighbours[1][:, 0]).float()
         known = self.nearest[self.nearest.isfinite()]
         strange = far > (known.quantile(STRANGE) if len(known) else torch.inf)
@@ -162,10 +172,11 @@ class MappedCodes:
         return PlacedCodes(
             method=self.method,
             layer=self.layer,
+            classes=self.classes,
             outputs=self.outputs,
             map=replace(self, thumbnails=self.thumbnails[:0]),
             coordinates=torch.from_numpy(placed).float(),
-            labels=seen.labels,
+            labels=labels,
             predictions=seen.predictions,
             confidence=seen.confidence,
             indices=seen.indices,
@@ -223,13 +234,15 @@ class MappedCodes:
 
 @dataclass(frozen=True)
 class PlacedCodes:
-    """M new images on an existing `map`: `coordinates` (M, 2), `labels` (−1: not known), `predictions` and `confidence` (M,),
-    `indices`, `names`, `thumbnails`; `neighbours` (M, k), the nearest images of the map by code, the nearest first; `distance`
-    (M,) to the first of them; `strange` (M,): further from it than nearly all of the map's own are from theirs.
+    """M new images on an existing `map`: `coordinates` (M, 2), `labels` (M,) among the map's `classes` (−1: not known, or none
+    of them), `predictions` among `outputs` and `confidence` (M,), `indices`, `names`, `thumbnails`; `neighbours` (M, k), the
+    nearest images of the map by code, the nearest first; `distance` (M,) to the first of them; `strange` (M,): further from
+    it than nearly all of the map's own are from theirs.
     """
 
     method: str
     layer: str
+    classes: tuple[str, ...]
     outputs: tuple[str, ...]
     map: MappedCodes
     coordinates: Tensor
@@ -248,6 +261,31 @@ class PlacedCodes:
 
     def __len__(self) -> int:
         return len(self.coordinates)
+
+    def facts(self) -> dict[str, Any]:
+        """Where each image lies, what the model says of it, and the images of the map that it is nearest to by code, as plain
+        values.
+        """
+        placed = [
+            {
+                "image": name,
+                "at": self.coordinates[row].tolist(),
+                "class": self.classes[label] if label >= 0 else None,
+                "predicted": self.outputs[int(self.predictions[row])],
+                "confidence": float(self.confidence[row]),
+                "nearest": [self.map.names[near] for near in self.neighbours[row].tolist()],
+                "distance": float(self.distance[row]),
+                "strange": bool(self.strange[row]),
+            }
+            for row, (name, label) in enumerate(zip(self.names, self.labels.tolist(), strict=True))
+        ]
+        return {
+            "images": len(self),
+            "map": len(self.map),
+            "strange": int(self.strange.sum()),
+            "placed": placed,
+            "failed": [{"image": index, "error": sentence} for index, sentence in self.failed],
+        }
 
     def plot(self, colour: str = "class") -> Figure:
         """The map in pale, and the new images on it."""
@@ -277,8 +315,9 @@ class CodeMap(Look):
 
     Raises `LayerError` for a layer that answers no maps or vectors, `InputError` where no image can be read. Images that
     cannot be read, or whose codes are not finite, are left out and told. A perplexity that is too high for the set is lowered,
-    and a note; five images or fewer are drawn along their axes.
-    Cost: one forward pass an image; neighbours O(N²), t-SNE O(N) a step; memory 4 bytes an image and number of its code.
+    and a note; fewer than five images, or six for UMAP, are drawn along their axes.
+    Cost: one forward pass an image; neighbours O(N²), t-SNE O(N) a step; memory up to 26 bytes an image and number of its
+    code, and 0.2 GB.
     Limits: distances between groups, and their sizes, mean nothing in t-SNE; a map of a set is of that set alone. The last
     digits of codes decide much, so that passes run in batches of 16, and other machines may draw another map.
     Deviation: the gradient is as precise as FFT interpolation; openTSNE's defaults but for exact neighbours.
@@ -470,6 +509,34 @@ def _aligned(images: Pictures, outputs: Sequence[str], notes: list[str]) -> tupl
         notes.append(f"the model's classes are not the set's, so that errors cannot be told: {error}")
         highest = max((label for label in images.labels if label is not None), default=0)
         return images, images.classes or tuple(str(label) for label in range(highest + 1)), False
+
+
+def _among(images: Pictures, found: MappedCodes, notes: list[str]) -> tuple[Pictures, tuple[str, ...]]:
+    """New images with their classes as indices of a map's, None where it has no such class; and whose indices they are.
+
+    Labels without names are of the model's classes.
+    """
+    if not isinstance(images, DataSet) or images.labels is None:
+        return images, found.outputs
+    try:
+        return images.aligned(found.classes), found.classes
+    except DataError:
+        moved: dict[int | None, int | None] = {None: None}
+    for label in sorted({label for label in images.labels if label is not None}):
+        try:
+            one = images.subset([images.labels.index(label)]).aligned(found.classes)
+            moved[label] = one.labels[0] if one.labels else None
+        except DataError:
+            moved[label] = None
+    names = [images.classes[label] if images.classes else str(label)
+             for label, place in moved.items() if label is not None and place is None]  # fmt: skip
+    labels = tuple(moved[label] for label in images.labels)
+    lost = labels.count(None) - images.labels.count(None)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    notes.append(
+        f"{lost} of {len(images):,} images have no class on the map, which lacks theirs: {', '.join(names[:3])}{more}"
+    )
+    return replace(images, labels=labels, classes=found.classes), found.classes
 
 
 def _repeated(codes: np.ndarray[Any, Any]) -> Iterator[str]:

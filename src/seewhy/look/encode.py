@@ -16,7 +16,7 @@ from seewhy.engine import Engine
 from seewhy.errors import InputError, SpecError
 from seewhy.lens.capture import Capture, capture, last_map, trace
 from seewhy.look.exemplars import chosen_layers
-from seewhy.look.stream import Pictures, parts, unread
+from seewhy.look.stream import Pictures, parts, unread, watched
 from seewhy.look.tally import Tally
 
 #: images a pass, whatever the engine's size: a map makes much of the last digits of a code, and they change with the size
@@ -80,7 +80,7 @@ def seen_by(
     answers, labels, indices, thumbnails = [], [], [], []
     names: list[str] = []
     failed: list[tuple[int, str]] = []
-    with _steady(net.engine):
+    with _steady(net.engine), watched(net, images) as tell:
         for part in parts(net, images, 0, Tally.empty(classes or net.labels)):
             failed += part.failed
             if part.images is not None:
@@ -89,6 +89,7 @@ def seen_by(
                 indices.append(part.indices)
                 names += part.names
                 thumbnails.append(_thumbnails(part.images.pixels))
+            tell(len(names) + len(failed))
     if not answers:
         raise unread(failed)
     answer, index = torch.cat(answers), torch.cat(indices)

@@ -31,6 +31,9 @@ FFT_FROM = 10_000
 #: neighbours that a new code starts between, and the perplexity of its own neighbourhood: openTSNE's defaults
 _BETWEEN, _NEAR = 25, 5
 
+#: values of codes that are laid along axes at a time
+_PART = 2**20
+
 #: up to this size a decomposition is exact; beyond it is randomised, with the seed
 _EXACT = 2048
 
@@ -46,8 +49,13 @@ class Axes:
 
     def __call__(self, codes: Array) -> Array:
         """Codes (N, D) along the axes: (N, C), float64."""
-        given = scaled(codes, self.unit).astype(np.float64)
-        return np.asarray((given - self.mean) @ self.directions.T)
+        laid = np.empty((len(codes), len(self.directions)))
+        rows = max(1, _PART // codes.shape[1])
+        for start in range(0, len(codes), rows):  # in parts: in float64 all codes are twice as large
+            part = slice(start, start + rows)
+            given = scaled(codes[part], self.unit).astype(np.float64)
+            laid[part] = (given - self.mean) @ self.directions.T
+        return laid
 
 
 def scaled(codes: Array, unit: bool) -> Array:

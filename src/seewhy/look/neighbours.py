@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 ALL, SOME = 10_000, 5_000
 
 #: values of a block of distances in memory
-_BLOCK = 2**23
+_BLOCK = 2**21
 
 
 @final
@@ -46,15 +46,16 @@ def faithfulness(codes: Array, coordinates: Array, labels: Array, k: int, seed: 
     n = len(codes)
     order = torch.arange(n) if n <= ALL else torch.randperm(n, generator=generator(seed, "faithfulness"))[:SOME]
     asked = order.sort().values
-    high = torch.from_numpy(np.asarray(codes, dtype=np.float64))
-    high = high - high.mean(0)  # distances stay, and lose no digits to a common offset
+    high = torch.from_numpy(np.array(codes, dtype=np.float64))
+    high -= high.mean(0)  # distances stay, and lose no digits to a common offset
     low = torch.from_numpy(np.asarray(coordinates, dtype=np.float64))
     classes = torch.from_numpy(np.asarray(labels, dtype=np.int64))
     right_map, right_codes = torch.full((n,), -1), torch.full((n,), -1)
     beyond, kept = 0.0, 0.0
-    rows = max(1, _BLOCK // max(n, 1))
+    rows = max(1, _BLOCK // max(n, high.shape[1], 1))
+    length = torch.cat([part.square().sum(1) for part in high.split(rows)])
     for block in asked.split(rows) if k else ():
-        apart, near = _squares(high, block), _squares(low, block)
+        apart, near = _squares(high, block, length), _squares(low, block)
         by_code, by_map = (each.topk(k, largest=False).indices for each in (apart, near))
         right_codes[block] = _right(classes, block, by_code)
         right_map[block] = _right(classes, block, by_map)
@@ -68,13 +69,12 @@ def faithfulness(codes: Array, coordinates: Array, labels: Array, k: int, seed: 
     return Faithfulness(asked, right_map, right_codes, trusted, kept / (len(asked) * k) if k else None)
 
 
-def _squares(points: Tensor, block: Tensor) -> Tensor:
-    """Squared distances (B, N) of some points to all, to themselves infinite."""
+def _squares(points: Tensor, block: Tensor, length: Tensor | None = None) -> Tensor:
+    """Squared distances (B, N) of some points to all, to themselves infinite; `length` (N,) their squared lengths."""
     some = points[block]
-    if points.shape[1] <= 3:
+    if length is None or points.shape[1] <= 3:
         found = (some[:, None, :] - points[None]).square().sum(2)
     else:
-        length = points.square().sum(1)
         found = (length[block][:, None] + length - 2 * some @ points.T).clamp_min(0)
     found[torch.arange(len(block)), block] = torch.inf
     return found

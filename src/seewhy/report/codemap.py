@@ -17,6 +17,7 @@ from markupsafe import Markup
 from seewhy import __version__
 from seewhy.errors import RunError
 from seewhy.report import maps, words
+from seewhy.report.parts import Shown, shown
 
 if TYPE_CHECKING:
     from seewhy.look.embed import MappedCodes
@@ -33,6 +34,9 @@ _ATLAS, _COLUMNS = 256, 16
 
 #: classes that the table lists
 _ROWS = 30
+
+#: images on the grid at most, each of some 250 bytes in the page, and the width in pixels below which they are drawn larger
+_GRID, _SMALL = 400, 360
 
 #: what a map says of itself
 _CAVEATS = {
@@ -148,6 +152,29 @@ def _percent(right: Any) -> str:
     return words.percent(float(right.mean())) if len(right) else "–"
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The images in small, none over another: which they are and what they are framed by, in words, and the colours of that."""
+
+    picture: Shown
+    drawn: str
+    colour: str
+    kinds: tuple[tuple[str, str], ...]
+    scale: float
+
+
+def grid(found: MappedCodes) -> Grid | None:
+    """The map moved to a grid, None where there is nothing to lay side by side."""
+    if len(found) < 2 or not len(found.thumbnails):
+        return None
+    colour = "class" if bool((found.labels >= 0).any()) else "prediction"
+    picture, drawn = maps.tiled(found, _GRID, colour)
+    _, names, colours = maps.categories(found, colour)
+    alt = f"The thumbnails of {drawn}, on a grid where those that lie near each other on the map do so, framed by {colour}"
+    scale = 1 if picture.width >= _SMALL else picture.width / _SMALL
+    return Grid(shown(picture, alt), drawn, colour, tuple(zip(names, colours, strict=True)), max(0.5, scale))
+
+
 def fragment(found: MappedCodes, *, key: str = "map", budget: int = BUDGET, heading: int = 3) -> Markup:
     """The map as a part of a page: a canvas to look around in, its reading, a table, style and script; nothing is loaded.
 
@@ -208,6 +235,7 @@ def fragment(found: MappedCodes, *, key: str = "map", budget: int = BUDGET, head
             layout=maps.LAYOUTS[found.layout],
             kinds=kinds,
             told=told,
+            grid=grid(found) if budget > 0 else None,
             reading=reading(found),
             rows=table(found),
             left=max(0, len(set(found.labels.tolist()) - {-1}) - _ROWS),

@@ -127,26 +127,38 @@ def numbers(found: MappedCodes) -> str:
     return " · ".join(said)
 
 
-def sheet(found: MappedCodes, limit: int, colour: str) -> Figure:
-    """The thumbnails on a grid, none over another, framed in the colour of their category."""
+def tiled(found: MappedCodes, limit: int, colour: str) -> tuple[Image.Image, str]:
+    """The thumbnails on a grid, none over another, framed in the colour of their category, and which they are, in words."""
     if not len(found.thumbnails):
         raise InputError("the map came without thumbnails, so there is nothing to lay on a grid")
     laid = arrange(found.coordinates, limit)
-    kind, names, colours = categories(found, colour)
+    kind, _, colours = categories(found, colour)
     rows, columns = laid.shape
     height, width = found.thumbnails.shape[2:]
     frame = max(1, max(height, width) // 16)
     side = (height + 2 * frame + 1, width + 2 * frame + 1)
-    canvas = np.full((rows * side[0], columns * side[1], 3), 255, np.uint8)
+    canvas = np.zeros((rows * side[0] - 1, columns * side[1] - 1, 4), np.uint8)  # transparent between them
     shades = np.array([_rgb(shade) for shade in colours], np.uint8)
     for image, cell in zip(laid.chosen.tolist(), laid.cells.tolist(), strict=True):
         top, left = cell // columns * side[0], cell % columns * side[1]
-        canvas[top : top + side[0] - 1, left : left + side[1] - 1] = shades[int(kind[image])]
-        inner = canvas[top + frame : top + frame + height, left + frame : left + frame + width]
-        inner[:] = found.thumbnails[image].numpy().transpose(1, 2, 0)
-    figure = drawing.canvas(8.2, 8.2 * canvas.shape[0] / canvas.shape[1] + 0.7)
+        tile = canvas[top : top + side[0] - 1, left : left + side[1] - 1]
+        tile[..., :3], tile[..., 3] = shades[int(kind[image])], 255
+        tile[frame:-frame, frame:-frame, :3] = found.thumbnails[image].numpy().transpose(1, 2, 0)
+    drawn = (
+        f"all {laid.total:,} images"
+        if len(laid.chosen) == laid.total
+        else f"{len(laid.chosen):,} of {laid.total:,} images, drawn by lot"
+    )
+    return Image.fromarray(canvas), drawn
+
+
+def sheet(found: MappedCodes, limit: int, colour: str) -> Figure:
+    """The thumbnails on a grid, none over another, framed in the colour of their category."""
+    picture, drawn = tiled(found, limit, colour)
+    _, names, colours = categories(found, colour)
+    figure = drawing.canvas(8.2, 8.2 * picture.height / picture.width + 0.7)
     axes = drawing.bare(figure.add_subplot())
-    axes.imshow(canvas, interpolation="nearest")
+    axes.imshow(np.asarray(picture), interpolation="nearest")
     for name, shade in zip(names, colours, strict=True):
         axes.plot([], [], "s", color=shade, label=_short(name))
     legend = axes.legend(
@@ -154,11 +166,6 @@ def sheet(found: MappedCodes, limit: int, colour: str) -> Figure:
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    drawn = (
-        f"all {laid.total:,} images"
-        if len(laid.chosen) == laid.total
-        else f"{len(laid.chosen):,} of {laid.total:,} images, drawn by lot"
-    )
     axes.set_title(
         f"{drawn}, moved from the map to a grid by Jonker and Volgenant’s assignment; framed by {colour}", fontsize=9
     )
