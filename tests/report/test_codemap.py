@@ -178,7 +178,7 @@ def test_the_grid_shows_every_image_where_it_lies() -> None:
     blind = dataclasses.replace(found, labels=torch.full((count,), -1))
     assert Page(str(fragment(blind))).all("img")[0]["alt"].endswith("framed by prediction")
     many = str(fragment(made(3000)))
-    assert "The thumbnails of 400 of 3,000 images, drawn by lot" in many
+    assert "The thumbnails of 256 of 3,000 images, drawn by lot" in many
     assert not Page(str(fragment(made(20, thumbnails=0)))).all("img")
     assert not Page(str(fragment(found, budget=0))).all("img")
     assert not Page(str(fragment(made(1)))).all("img")

@@ -17,9 +17,11 @@ from markupsafe import Markup
 from seewhy import __version__
 from seewhy.errors import RunError
 from seewhy.report import maps, words
-from seewhy.report.parts import Shown, shown
+from seewhy.report.parts import Shown
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from seewhy.look.embed import MappedCodes
     from seewhy.report.pictures import Array
 
@@ -35,8 +37,8 @@ _ATLAS, _COLUMNS = 256, 16
 #: classes that the table lists
 _ROWS = 30
 
-#: images on the grid at most, each of some 250 bytes in the page, and the width in pixels below which they are drawn larger
-_GRID, _SMALL = 400, 360
+#: images on the grid at most, each of some 400 bytes in the page, and the width in pixels below which they are drawn larger
+_GRID, _SMALL = 256, 360
 
 #: what a map says of itself
 _CAVEATS = {
@@ -172,7 +174,8 @@ def grid(found: MappedCodes) -> Grid | None:
     _, names, colours = maps.categories(found, colour)
     alt = f"The thumbnails of {drawn}, on a grid where those that lie near each other on the map do so, framed by {colour}"
     scale = 1 if picture.width >= _SMALL else picture.width / _SMALL
-    return Grid(shown(picture, alt), drawn, colour, tuple(zip(names, colours, strict=True)), max(0.5, scale))
+    shown = Shown(_webp(picture), alt, picture.width, picture.height)
+    return Grid(shown, drawn, colour, tuple(zip(names, colours, strict=True)), max(0.5, scale))
 
 
 def fragment(found: MappedCodes, *, key: str = "map", budget: int = BUDGET, heading: int = 3) -> Markup:
@@ -285,15 +288,20 @@ def _atlases(found: MappedCodes, budget: int) -> tuple[list[int], list[str]]:
     spent = 0
     for start in range(0, len(order), _ATLAS):
         some = order[start : start + _ATLAS]
-        buffer = io.BytesIO()
-        maps.atlas(found.thumbnails[some], _COLUMNS).save(buffer, "WEBP", quality=70, method=2)
-        uri = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        uri = _webp(maps.atlas(found.thumbnails[some], _COLUMNS))
         spent += len(uri)
         if spent > budget:
             break
         chosen += some
         atlases.append(uri)
     return chosen, atlases
+
+
+def _webp(picture: Image.Image) -> str:
+    """A sheet of thumbnails as a data URI; there are many, so that they are pressed harder than single pictures."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=70, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _used(names: tuple[str, ...], index: Array) -> dict[str, str]:
