@@ -97,6 +97,7 @@ SHOWN = {
 SET = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png", "motorcycle_left.png", "hubble_deep_field.jpg")
 CROPS = 40
 
+_WRITTEN = re.compile(r"<!-- by hand -->\n(.*?)\n<!-- /by hand -->", re.DOTALL)
 _MEASURED = re.compile(r"<!-- measured -->\n(.*?)\n<!-- /measured -->", re.DOTALL)
 
 
@@ -158,8 +159,8 @@ def three(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.6g}"
 
 
-def index(pages: dict[str, Page]) -> str:
-    """The list of all methods of a room, family by family."""
+def index(pages: dict[str, Page], written: str = "") -> str:
+    """The list of all methods of a room, family by family; after it `written`, what stands there that no docstring says."""
     room = ROOMS[next(iter(pages.values())).room]
     lines = [f"# {room.heading}", "", room.lead.format(photo=PHOTO), ""]
     family = ""
@@ -168,12 +169,22 @@ def index(pages: dict[str, Page]) -> str:
             family = told.family
             lines += ["", f"## {family}", "", f"| {room.column} | what it shows | limits |", "| --- | --- | --- |"]
         lines.append(f"| [{told.title}]({told.name}.md) | {plain(told.shows)} | {plain(told.parts['Limits'])} |")
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+    listed = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+    return f"{listed}\n<!-- by hand -->\n{written}\n<!-- /by hand -->\n" if written else listed
 
 
 def measured_in(path: Path) -> str:
     """What a page says that was measured, empty where there is none."""
-    found = _MEASURED.search(path.read_text(encoding="utf-8")) if path.exists() else None
+    return _kept(_MEASURED, path)
+
+
+def written_in(path: Path) -> str:
+    """What an index says that was written by hand, empty where there is nothing."""
+    return _kept(_WRITTEN, path)
+
+
+def _kept(part: re.Pattern[str], path: Path) -> str:
+    found = part.search(path.read_text(encoding="utf-8")) if path.exists() else None
     return found.group(1) if found else ""
 
 
@@ -348,7 +359,7 @@ def main(given: list[str]) -> None:
     for name, told in pages.items():
         paths[name].write_text(text(told, measured[name]), encoding="utf-8")
     for room in ROOMS.values():
-        listed = index({name: pages[name] for name in known[room.name]})
+        listed = index({name: pages[name] for name in known[room.name]}, written_in(room.folder / "README.md"))
         (room.folder / "README.md").write_text(listed, encoding="utf-8")
 
 

@@ -69,6 +69,15 @@ def test_the_code_about_looks_runs_and_prints_what_it_says(tmp_path: Path) -> No
         assert (tmp_path / name).stat().st_size > 0
 
 
+def test_the_code_about_attackers_and_defences_runs_and_prints_what_it_says(tmp_path: Path) -> None:
+    import skimage
+
+    for name in ("chelsea.png", "coffee.png", "rocket.jpg"):
+        Image.open(Path(skimage.__file__).parent / "data" / name).save(tmp_path / Path(name).with_suffix(".png"))
+    printed = run("\n".join(blocks("docs/attacks/README.md", "python")), tmp_path)
+    assert printed == "".join(blocks("docs/attacks/README.md", "text"))
+
+
 def test_the_code_about_people_runs_and_prints_what_it_says(tmp_path: Path) -> None:
     code = "\n".join(blocks("docs/people.md", "python"))
     printed = run(code, tmp_path)
@@ -149,7 +158,9 @@ def test_every_method_has_its_page_and_the_page_says_what_the_docstring_says(roo
         assert "forward" in measured, name
         assert path.read_text() == make.text(told, measured), f"{name}: make docs ARGS=--texts"
         assert 0 < (folder / "images" / f"{name}.jpg").stat().st_size <= make.MOST, name
-    assert (folder / "README.md").read_text() == make.index(pages), "make docs ARGS=--texts"
+    assert (folder / "README.md").read_text() == make.index(pages, make.written_in(folder / "README.md")), (
+        "make docs ARGS=--texts"
+    )
     assert {path.stem for path in folder.glob("*.md")} == {*known, "README"}, "a page of a method that is no more"
 
 

@@ -141,6 +141,10 @@ def test_controls_are_counts_of_plain_passes(net: Classifier) -> None:
         int(knowing[1:].sum()),
     )
     assert f"right on {bits.clean} of 7" in bits.words()
+    halves = [
+        controls(net, attack, images[half], labels[half], defences=[BitDepth(3)]) for half in (slice(4), slice(4, 8))
+    ]
+    assert tuple(first + second for first, second in zip(*halves, strict=True)) == (none, bits)
 
 
 @dataclass(frozen=True)
@@ -242,6 +246,11 @@ def test_the_area_is_mann_whitneys(net: Classifier) -> None:
     assert found.auc == pytest.approx(statistic / (len(found.clean) * len(found.adversarial)))
     alarms, detections = found.curve()
     assert float(torch.trapezoid(detections, alarms)) == pytest.approx(found.auc)
+    halves = [feature_squeezing(net, FGSM(eps=(0.3,))(net, photos(8)[half])) for half in (slice(4), slice(4, 8))]
+    added = halves[0] + halves[1]
+    torch.testing.assert_close(added.clean, found.clean, rtol=1e-3, atol=1e-4)
+    assert added.squeezers == found.squeezers
+    assert len(added.adversarial) == len(found.adversarial)
     kept = attacked.best >= 0
     plain = net.predict(photos(8)[kept]).softmax(1)
     moved = [(net.predict(each(photos(8)[kept])).softmax(1) - plain).abs().sum(1) for each in (BitDepth(), Median())]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats  # type: ignore[import-untyped]
 import torch
+from PIL import Image
 
 from nets import FAMILIES, classifier, photos
 from seewhy.attack import FGSM, IFGSM, WhiteBox, sets
+from seewhy.attack.base import Adversarial
 from seewhy.attack.compare import compare, together, transferred
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
@@ -123,10 +126,38 @@ def test_transfer_is_counted_on_what_the_victim_had_right(images: Images) -> Non
     assert found.share[0, 0] == 1
     assert found.interval(0, 0)[1] == 1
     assert found.plot().axes
+    halves = [transferred(nets, attack, images[place : place + 4]) for place in (0, 4)]
+    added = halves[0] + halves[1]
+    assert torch.equal(added.fooled, found.fooled)
+    assert torch.equal(added.of, found.of)
+    named = {order: classifier(FAMILIES["vgg"](), labels=list(order)) for order in ("abcde", "edcba")}
+    with pytest.raises(InputError, match="the same classes in the same order"):
+        transferred(named, attack, images)
     with pytest.raises(InputError, match="same classes and input size"):
         transferred(
             {**nets, "three": classifier(FAMILIES["vgg"](), size=30, labels=list("abcde"), check=False)}, attack, images
         )
+
+
+def test_towards_a_target_a_victim_is_fooled_that_says_so(images: Images) -> None:
+    nets = {name: classifier(FAMILIES[name]()) for name in ("resnet", "vgg")}
+    answers = []
+
+    def towards(net: Classifier, given: Any, labels: Any) -> Adversarial:
+        answers.append(FGSM(eps=(0.3,))(net, given, None, net.predict(given).topk(2).indices[:, 1]))
+        return answers[-1]
+
+    found = transferred(nets, towards, images.pixels)
+    assert found.method == "fgsm:eps=0.3"
+    for row, made in enumerate(answers):
+        kept = made.best >= 0
+        assert kept.any()
+        assert made.target is not None
+        saved = (made.fooling[kept] * 255).round() / 255
+        for column, victim in enumerate(nets.values()):
+            right = victim.predict(images.pixels[kept]).argmax(1) == made.labels[kept]
+            there = victim.predict(saved).argmax(1) == made.target[kept]
+            assert int(found.fooled[row, column]) == int((there & right).sum())
 
 
 def test_a_set_loads_again_and_is_judged_again(net: Classifier, images: Images, tmp_path: Path) -> None:
@@ -197,13 +228,26 @@ def test_what_is_wrong_with_a_set_is_said(net: Classifier, images: Images, tmp_p
         sets.load(folder).judged(classifier(FAMILIES["vgg"](), size=32, check=False))
     names = sorted(path.name for path in folder.glob("*.1.png"))
     (folder / names[2]).write_text("no picture")
-    with pytest.raises(DataError, match=f"the image {names[2]} of the adversarial set .* cannot be read"):
+    with pytest.raises(DataError, match=f"the image {names[2]} of the adversarial set .* is not an image"):
+        sets.load(folder)
+    Image.effect_noise((40, 40), 50).save(folder / names[2])
+    whole = (folder / names[2]).read_bytes()
+    chunk = whole.index(b"IDAT")
+    (folder / names[2]).write_bytes(whole[: chunk + 20] + bytes(8) + whole[chunk + 28 :])
+    with pytest.raises(DataError, match=f"the image {names[2]} of the adversarial set .* damaged"):
+        sets.load(folder)
+    (folder / names[2]).write_bytes(whole[: chunk - 4] + b"\x00\x00\x00\x00" + whole[chunk:])  # a chunk of no length
+    with pytest.raises(DataError, match=f"the image {names[2]} of the adversarial set .* damaged"):
         sets.load(folder)
     (folder / names[2]).unlink()
     with pytest.raises(DataError, match=f"lacks the image {names[2]}, which its table names; restore it"):
         sets.load(folder)
     (folder / names[1]).unlink()
     with pytest.raises(DataError, match=f"lacks the image {names[1]} and 1 more"):
+        sets.load(folder)
+    table = (folder / sets.TABLE).read_text().splitlines(keepends=True)
+    (folder / sets.TABLE).write_text("".join(table[:2]) + table[2][:40])
+    with pytest.raises(DataError, match=r"row 2 of the table .*adversarial\.csv is cut off"):
         sets.load(folder)
     with (folder / sets.TABLE).open("w", newline="") as file:
         csv.writer(file).writerows([["file", "label"], [names[0], "1"]])

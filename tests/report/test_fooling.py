@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import io
+import json
 import re
+import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from seewhy.classifier import Classifier
 from seewhy.intervals import wilson
 from seewhy.report import charts, words
 from seewhy.report.html import render
-from seewhy.run import Run, audit
+from seewhy.run import Run, audit, summary
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,85 @@ def test_the_section_counts_every_attack(text: str, run: Run) -> None:
     assert "RMS" in section
     assert 'href="#fooled"' in text
     assert "<bee>" not in text
+
+
+LABELS = ["ant", "bee", "cat", "dog", "elk"]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three photographs in folders of their classes: the first in a wrong one."""
+    net = classifier(FAMILIES["resnet"](), labels=LABELS)
+    folder = tmp_path_factory.mktemp("labelled")
+    for number, pixels in enumerate(photos(3)):
+        said = int(net.predict((pixels[None] * 255).round() / 255).argmax())
+        place = folder / LABELS[(said + (number == 0)) % 5]
+        place.mkdir(exist_ok=True)
+        picture = Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy())
+        picture.save(place / f"{number}.png")
+    return audit(net, [folder], folder / "run", budget=None, methods=["fgsm:eps=0.5", "gradient", "grad-cam"])
+
+
+def told_of(text: str, name: str) -> str:
+    return re.search(rf'<section id="{name}".*?</section>', text, re.DOTALL)[0]  # type: ignore[index]
+
+
+def test_what_is_misclassified_from_the_start_is_kept_apart_and_counted(labelled: Run) -> None:
+    wrong = next(image for image in labelled.images() if image.name.endswith("0.png"))
+    others = [image for image in labelled.images() if image != wrong]
+    records = {image.id: labelled.record(image.id, "fgsm:eps=0.5") for image in labelled.images()}
+    assert {image: record["wrong_at_start"] for image, record in records.items()} == {
+        image.id: image == wrong for image in labelled.images()
+    }
+    assert records[wrong.id]["fooled"]  # the attack leads it somewhere else, which is not to count
+    assert "misclassified from the start" in records[wrong.id]["notes"][-1]
+    count = sum(records[image.id]["fooled"] for image in others)
+    text = render(labelled)
+    section = told_of(text, "fooled")
+    assert f"<td>{count} of 2</td>" in section
+    assert "1 photograph is misclassified from the start" in section
+    assert f"Of 2: FGSM fools {count}" in html.unescape(section)
+    assert "The attack fooled 2 of 2 images" in section if count == 2 else "of 3 images" not in section
+    glance = told_of(text, "glance")
+    assert glance.count("wrong from the start") == 1
+    assert "1 photograph is misclassified from the start: what attacks do to it is kept apart." in text
+    assert f"FGSM fooled it on {count} of 2 photographs" in text or not count
+    assert "The model is wrong on it from the start, so that it counts nowhere as fooled." in text
+    attacks = [each["attacks"][0] for each in summary(labelled)["images"]]
+    assert [each["wrong_at_start"] for each in attacks] == [image == wrong for image in labelled.images()]
+
+
+def test_a_run_of_before_keeps_them_apart_too(labelled: Run, tmp_path: Path) -> None:
+    """Its attacks did not say who was wrong from the start; its predictions did."""
+    before = told_of(render(labelled), "fooled")
+    old = tmp_path / "run"
+    shutil.copytree(labelled.directory, old)
+    with sqlite3.connect(old / "results.sqlite") as database:
+        for image, step, record in database.execute("SELECT image, step, record FROM results").fetchall():
+            kept = {key: value for key, value in json.loads(record).items() if key != "wrong_at_start"}
+            query = "UPDATE results SET record = ? WHERE image = ? AND step = ?"
+            database.execute(query, (json.dumps(kept), image, step))
+    database.close()
+    with Run.open(old) as run:
+        assert told_of(render(run), "fooled") == before
+        assert sum(each["attacks"][0]["wrong_at_start"] for each in summary(run)["images"]) == 1
+
+
+def test_where_all_are_misclassified_nothing_is_counted(labelled: Run, tmp_path: Path) -> None:
+    old = tmp_path / "run"
+    shutil.copytree(labelled.directory, old)
+    with sqlite3.connect(old / "results.sqlite") as database:
+        for image, record in database.execute("SELECT image, record FROM results WHERE step = 'predict'").fetchall():
+            told = json.loads(record)
+            told["truth"] = told["top"][1]
+            query = "UPDATE results SET record = ? WHERE image = ? AND step = 'predict'"
+            database.execute(query, (json.dumps(told), image))
+    database.close()
+    with Run.open(old) as run:
+        section = told_of(render(run), "fooled")
+    assert "3 photographs are misclassified from the start: kept apart, and counted nowhere here." in section
+    assert "<table" not in section
+    assert "Why does" not in section
 
 
 def test_sizes_are_said_in_their_norm() -> None:

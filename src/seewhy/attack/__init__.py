@@ -1,11 +1,25 @@
 """How is it fooled? An attack is one file here and one line below."""
 
+from seewhy.attack import sets
 from seewhy.attack.apgd import APGD
 from seewhy.attack.base import Adversarial, Attack, Goal, Perturbed
 from seewhy.attack.boundary import Boundary
 from seewhy.attack.carlini_wagner import CarliniWagner
+from seewhy.attack.compare import Comparison, Transfer, compare, transferred
 from seewhy.attack.dbge import DBGE
 from seewhy.attack.deepfool import DeepFool
+from seewhy.attack.defences import (
+    BitDepth,
+    Control,
+    Defence,
+    Detector,
+    Jpeg,
+    Median,
+    Resize,
+    controls,
+    defended,
+    feature_squeezing,
+)
 from seewhy.attack.fgsm import FGSM
 from seewhy.attack.ifgsm import IFGSM
 from seewhy.attack.jsma import JSMA
@@ -31,16 +45,31 @@ __all__ = [
     "ZOO",
     "Adversarial",
     "Attack",
+    "BitDepth",
     "Boundary",
     "CarliniWagner",
+    "Comparison",
+    "Control",
     "DeepFool",
+    "Defence",
+    "Detector",
     "Diagnosis",
     "Goal",
+    "Jpeg",
     "LabelsOnly",
+    "Median",
     "Perturbed",
+    "Resize",
     "Scores",
     "Square",
+    "Transfer",
     "View",
     "WhiteBox",
+    "compare",
+    "controls",
+    "defended",
     "diagnose",
+    "feature_squeezing",
+    "sets",
+    "transferred",
 ]

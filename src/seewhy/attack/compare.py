@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from seewhy.attack.base import Adversarial, Attack, Goal
+from seewhy.attack.base import Adversarial, Goal
 from seewhy.attack.oracles import as_saved, predicted
 from seewhy.classifier import Classifier, Target
 from seewhy.data.images import Images
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import os
 
     from matplotlib.figure import Figure
+
+
+#: what attacks a model: an attack, or a function of model, images and true classes that answers as one, such as through a view
+Attacker = Callable[[Classifier, Tensor | Images, Target], Adversarial]
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ class Transfer:
     """Whose fooling images fool whom: `fooled` and `of` (S, V), sources in rows, victims in columns.
 
     Counted are the images that the source's attack fooled it with and that the victim had right before the change, all
-    rounded to 8 bits.
+    rounded to 8 bits. Transfers between the same models on several images add up.
     """
 
     method: str
@@ -186,6 +190,9 @@ class Transfer:
     victims: tuple[str, ...]
     fooled: Tensor
     of: Tensor
+
+    def __add__(self, other: Transfer) -> Transfer:
+        return replace(self, fooled=self.fooled + other.fooled, of=self.of + other.of)
 
     @property
     def share(self) -> Tensor:
@@ -210,29 +217,41 @@ class Transfer:
         return shown(self.plot(), "transfer between models")
 
 
+def alike(nets: Mapping[str, Classifier]) -> None:
+    """Raise `InputError` where models cannot be shown each other's images: another size, other classes, or another order."""
+    if len({(net.classes, net.size) for net in nets.values()}) != 1:
+        told = ", ".join(f"{name} {net.classes} and {net.size[0]} × {net.size[1]}" for name, net in nets.items())
+        raise InputError(f"expected at least one model, all of the same classes and input size, got {told or 'none'}")
+    named = {name: net.labels for name, net in nets.items() if net.labels_given}
+    first = next(iter(named), "")
+    for name, labels in named.items():
+        if labels != named[first] and sorted(labels) == sorted(named[first]):
+            raise InputError(f"expected the same classes in the same order, got those of {first} in another in {name}")
+
+
 def transferred(
-    nets: Mapping[str, Classifier], attack: Attack[Any], images: Tensor | Images, labels: Target = None
+    nets: Mapping[str, Classifier], attack: Attacker, images: Tensor | Images, labels: Target = None
 ) -> Transfer:
     """Attack every model and show what fools it to all of them. All take the same images and classes (`InputError`).
 
     True classes are `labels`, or those of `images`; where neither says, each model's attack leads away from its own prediction.
+    Where the attack had a target, a victim is fooled that says so.
     """
-    if len({(net.classes, net.size) for net in nets.values()}) != 1:
-        told = ", ".join(f"{name} {net.classes} and {net.size[0]} × {net.size[1]}" for name, net in nets.items())
-        raise InputError(f"expected at least one model, all of the same classes and input size, got {told or 'none'}")
+    alike(nets)
+    method = ""
     fooled, of = torch.zeros(2, len(nets), len(nets), dtype=torch.long)
     for row, net in enumerate(nets.values()):
         found = attack(net, images, labels)
+        method = found.method
         chosen = (found.best >= 0).nonzero()[:, 0]
         if not len(chosen):
             continue
-        changed, truth = as_saved(found.fooling[chosen]), found.labels[chosen]
-        goal = Goal(truth)
+        changed, goal = as_saved(found.fooling[chosen]), Goal(found.labels, found.target).of(chosen)
         for column, victim in enumerate(nets.values()):
-            fair = predicted(victim.predict(found.original.pixels[chosen]).cpu()) == truth
+            fair = predicted(victim.predict(found.original.pixels[chosen]).cpu()) == goal.labels
             gone = goal.reached(predicted(victim.predict(changed).cpu()))
             fooled[row, column], of[row, column] = (gone & fair).sum(), fair.sum()
-    return Transfer(attack.spec, tuple(nets), tuple(nets), fooled, of)
+    return Transfer(method, tuple(nets), tuple(nets), fooled, of)
 
 
 def _median(values: Tensor) -> float:

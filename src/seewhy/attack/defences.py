@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seewhy.attack.base import Adversarial, Attack
+from seewhy.attack.base import Adversarial
+from seewhy.attack.compare import Attacker
 from seewhy.attack.oracles import predicted
 from seewhy.classifier import Classifier, Target
 from seewhy.data.images import Images
@@ -193,7 +194,7 @@ class Control:
     `clean` without an attack; `attacked` on images made for the undefended model; `aware` on images made for the defended one,
     by the same attack through the defence's gradients (for a random defence with another draw of it). An image counts where it
     is right before the attack, by the model attacked too, and at every size that the attack tried; the others were not
-    attacked, and have withstood nothing.
+    attacked, and have withstood nothing. Controls by one defence on several images add up.
     """
 
     defence: str
@@ -201,6 +202,10 @@ class Control:
     clean: int
     attacked: int
     aware: int
+
+    def __add__(self, other: Control) -> Control:
+        counts = ("of", "clean", "attacked", "aware")
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in counts})
 
     def words(self) -> str:
         """The counts in a sentence, with Wilson's intervals of 95 %."""
@@ -215,13 +220,17 @@ class Control:
         )
 
 
+#: the defences that are tried where nothing else is said
+DEFENCES: tuple[Defence, ...] = (BitDepth(), Median(), Jpeg(), Resize())
+
+
 def controls(
     net: Classifier,
-    attack: Attack[Any],
+    attack: Attacker,
     images: Tensor | Images,
     labels: Target = None,
     *,
-    defences: Sequence[Defence] = (BitDepth(), Median(), Jpeg(), Resize()),
+    defences: Sequence[Defence] = DEFENCES,
 ) -> tuple[Control, ...]:
     """The accuracy of a model behind each defence: clean, attacked, and attacked by one who knows the defence.
 
@@ -255,12 +264,16 @@ class Detector:
     """A detector's scores on clean and on adversarial images, and how well they tell them apart.
 
     `auc` is the chance that a random adversarial image scores higher than a random clean one, ties counting half. It was
-    measured on an attack that does not know the detector; one that does may pass it.
+    measured on an attack that does not know the detector; one that does may pass it. Scores by the same squeezers add up.
     """
 
     squeezers: tuple[str, ...]
     clean: Tensor
     adversarial: Tensor
+
+    def __add__(self, other: Detector) -> Detector:
+        clean, adversarial = torch.cat([self.clean, other.clean]), torch.cat([self.adversarial, other.adversarial])
+        return replace(self, clean=clean, adversarial=adversarial)
 
     @property
     def auc(self) -> float:

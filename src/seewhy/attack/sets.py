@@ -20,6 +20,7 @@ from seewhy.attack.oracles import as_saved, predicted
 from seewhy.classifier import Classifier
 from seewhy.data.folders import there
 from seewhy.data.images import Images
+from seewhy.data.photo import open_photo
 from seewhy.errors import DataError, InputError, RunError
 
 #: the table's name in the folder, and its columns
@@ -87,10 +88,12 @@ def write(folder: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> 
     if path.exists():
         files, originals = ({each[kind] for each in rows} for kind in ("file", "original"))
         kept = [each for each in _rows(path) if each["file"] not in files and each["original"] not in originals]
-    with path.open("w", encoding="utf-8", newline="") as file:
+    staged = path.with_suffix(".part")  # the table that is there outlives whatever stops the writing
+    with staged.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         table.writeheader()
         table.writerows([*kept, *rows])
+    os.replace(staged, path)
     return path
 
 
@@ -205,6 +208,9 @@ def load(folder: str | os.PathLike[str]) -> AdversarialSet:
     if not path.exists():
         raise DataError(f"{root} holds no adversarial set: expected the table {TABLE} in it")
     rows = _rows(path)
+    for number, each in enumerate(rows, 1):
+        if None in each.values():
+            raise DataError(f"row {number} of the table {path} is cut off; restore it, or export the set again")
     names = list(dict.fromkeys(name for each in rows for name in (each["file"], each["original"]) if name))
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
@@ -228,11 +234,8 @@ def load(folder: str | os.PathLike[str]) -> AdversarialSet:
 def _read(root: Path, names: Sequence[str]) -> Tensor:
     pixels: list[Tensor] = []
     for name in names:
-        try:
-            with Image.open(root / name) as picture:
-                values = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
-        except OSError as error:
-            raise DataError(f"the image {name} of the adversarial set {root} cannot be read: {error}") from None
+        picture, _ = open_photo(root / name, f"the image {name} of the adversarial set {root}")
+        values = np.asarray(picture, dtype=np.float32) / 255
         pixels.append(torch.from_numpy(values).permute(2, 0, 1))
         if pixels[-1].shape != pixels[0].shape:
             raise DataError(f"the image {name} of the adversarial set {root} has another size than {names[0]}")

@@ -8,7 +8,7 @@ import sys
 import click
 
 from seewhy import __version__
-from seewhy.cli import audit, doctor, lists, look, see, tune, versus
+from seewhy.cli import attack, audit, doctor, lists, look, see, tune, versus
 from seewhy.cli.shell import Program, calm_streams
 from seewhy.machine import keep_memory, short_spin
 
@@ -28,7 +28,7 @@ def seewhy() -> None:
 
 
 for command in (
-    *(audit.audit, see.explain, see.attack, look.look, versus.versus, tune.tune, lists.check),
+    *(audit.audit, see.explain, attack.attack, look.look, versus.versus, tune.tune, lists.check),
     *(lists.methods, lists.models, lists.model, lists.data, audit.report, doctor.doctor),
 ):
     seewhy.add_command(command)

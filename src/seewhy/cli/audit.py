@@ -166,4 +166,6 @@ def _line(image: dict[str, Any]) -> tuple[str, ...]:
     )  # others cannot be compared
     sizes = [each["smallest_eps"] for each in image["attacks"] if each["fooled"] and (each["norm"] or "linf") == norm]
     fooled = size(min(sizes), norm) if norm else "nothing that was tried" if image["attacks"] else "not tried"
+    if any(each["wrong_at_start"] for each in image["attacks"]):
+        fooled = "wrong from the start"
     return image["name"], top["label"] if top else "", f"{top['probability']:.1%}" if top else "", fooled

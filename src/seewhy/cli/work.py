@@ -82,6 +82,14 @@ class Work:
             self.fail(name, error, alone=left == 1, refused=self.spec if refused else "")
             return None
 
+    def also(self, call: Callable[[], T], name: str) -> T | None:
+        """What is asked beside a method's answer, or None where this image has none, which is said; that answer stands."""
+        try:
+            return call()
+        except ITS_OWN as error:
+            self.fail(name, error, alone=False)
+            return None
+
     def fail(self, name: str, error: Exception, alone: bool, refused: str = "") -> None:
         """Say what went wrong and go on, or raise it where nothing else is left to do.
 
@@ -109,6 +117,18 @@ def methods_of(specs: Sequence[str], room: str) -> dict[str, Any]:
     for spec in specs:
         parsed += [cls() for cls in registry(room).values()] if spec == "all" else [parse(spec, room)]
     return {method.spec: method for method in parsed}
+
+
+def warn_of_time(spoken: Shell, net: Classifier, methods: dict[str, Any], images: int, classes: int) -> None:
+    """Say beforehand about how long it takes, where that is long enough to be worth two passes to find out."""
+    if images * sum(sum(method.passes) for method in methods.values()) < 500:
+        return
+    from seewhy.run.pace import pace
+    from seewhy.units import seconds
+
+    speed = pace(net)
+    most = images * sum(speed.cost(method, classes) for method in methods.values())
+    spoken.say(f"this takes up to about {seconds(most)}; methods that stop when they know enough take less")
 
 
 def draw(figure: Any, path: Path) -> None:

@@ -11,6 +11,7 @@ from seewhy.method import registry
 from seewhy.report import words
 from seewhy.report.parts import took
 from seewhy.run.plan import MOST
+from seewhy.run.reading import right
 from seewhy.run.store import MODEL, SET, STAND_IN, ImageRow, Result, Run, Timing
 from seewhy.run.unfinished import unfinished
 
@@ -46,6 +47,10 @@ class Reading:
     def of(self, image: str) -> tuple[Result, ...]:
         """The rows of an image, failed ones too."""
         return self.rows[image]
+
+    def wrong(self, image: str) -> bool:
+        """Whether an image is misclassified before any attack, which then counts nowhere."""
+        return any(row.ok and row.step == "predict" and right(row.record) is False for row in self.of(image))
 
     @property
     def sets(self) -> list[dict[str, Any]]:

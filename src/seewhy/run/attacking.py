@@ -38,8 +38,12 @@ def attacked(job: Job, method: Attack[Any], planned: Planned, images: Images, pr
     with Meter(job.net.engine.device) as meter:
         saved = job.net.predict(as_saved(adversarial)[None])[0].cpu()
     notes = list(found.notes)
-    if planned.label not in (None, predicted):
-        notes.append("wrong from the start: the attack leads away from the prediction, not from the true class")
+    wrong = planned.label not in (None, predicted)
+    if wrong:
+        notes.append(
+            "misclassified from the start, and so counted nowhere: the attack leads away from the prediction, not from the "
+            "true class"
+        )
     record = {
         "method": method.spec,
         "norm": found.norm,
@@ -56,6 +60,7 @@ def attacked(job: Job, method: Attack[Any], planned: Planned, images: Images, pr
         "success": [False, *map(bool, found.success[order, 0])],
         "success_8bit": [False, *map(bool, found.success_8bit[order, 0])],
         "fooled": fooled,
+        "wrong_at_start": wrong,
         "smallest_eps": number(float(found.smallest_eps[0])),
         "shown_eps": float(found.eps[level, 0]),
         "distances": {name: float(values[level, 0]) for name, values in found.distances.items()},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from PIL import Image as Picture
@@ -59,6 +61,13 @@ def predict(job: Job, planned: Planned, images: Images) -> Found:
         "truth": None if planned.label is None else class_of(job.net, logits, planned.label),
     }
     return Found(record, meter.cost, (), {"logits": logits.numpy()})
+
+
+def right(record: Mapping[str, Any] | None) -> bool | None:
+    """Whether a `predict` record's first class is the true one; None where that is not known."""
+    if not record or not record["truth"] or not record["top"]:
+        return None
+    return bool(record["truth"]["index"] == record["top"][0]["index"])
 
 
 def _smaller(picture: Picture.Image) -> Picture.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from seewhy.run.reading import right
 from seewhy.run.store import MODEL, SET, STAND_IN, Run
 from seewhy.run.unfinished import unfinished
 
@@ -32,7 +33,11 @@ def summary(run: Run) -> Plain:
                 "truth": predicted.get("truth"),
                 "steps": len(found),
                 "attacks": [
-                    {key: record.get(key) for key in ("method", "norm", "fooled", "smallest_eps", "before", "after")}
+                    {
+                        **{key: record.get(key) for key in ("method", "norm", "fooled")},
+                        "wrong_at_start": right(predicted) is False,
+                        **{key: record.get(key) for key in ("smallest_eps", "before", "after")},
+                    }
                     for record in found.values()
                     if "fooled" in record
                 ],

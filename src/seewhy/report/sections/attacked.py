@@ -81,7 +81,7 @@ def attacked(reading: Reading, image: ImageRow, row: Result, seen: Image.Image, 
     judged = reading.opened(record.get("pictures", {}).get("adversarial", "")) or pictures.to_picture(changed)
     norm, values = record.get("norm", "linf"), changed.size
     size = words.size(record["shown_eps"], norm, values)
-    verdict = _verdict(record, named, values)
+    verdict = _verdict(record, named, values, reading.wrong(image.id))
     rival = after["label"] if after["index"] != before["index"] else ""
     said = [_course(before["label"], record["p_before"])]
     said += [_course(rival, record["p_after"])] if rival else []
@@ -215,8 +215,11 @@ def _course(label: str, probabilities: Sequence[float]) -> str:
     return f"the probability of {label} goes from {first} to {last}"
 
 
-def _verdict(record: Mapping[str, Any], named: str, values: int) -> str:
-    """What an attack did to one photograph; in 8 bits is what counts, and what was so only before rounding is said."""
+def _verdict(record: Mapping[str, Any], named: str, values: int, wrong: bool) -> str:
+    """What an attack did to one photograph; in 8 bits is what counts, and what was so only before rounding is said.
+
+    One that is `wrong` from the start is not fooled, whatever becomes of it: its decision is changed.
+    """
     before, after = record["before"], record["after"]
     norm = record.get("norm", "linf")
 
@@ -224,6 +227,8 @@ def _verdict(record: Mapping[str, Any], named: str, values: int) -> str:
         return words.epsilon(eps, norm, values)
 
     largest = words.size(max(record["eps"]), norm, values)
+    start = "The model is wrong on it from the start, so that it counts nowhere as fooled. " if wrong else ""
+    fools, fooled = ("changes its decision", "changed its decision") if wrong else ("fools it", "fooled it")
     unrounded = [eps for eps, success in zip(record["eps"], record["success"], strict=True) if success]
     if record["fooled"]:
         each = " to each value of a pixel" if norm == "linf" else ""
@@ -234,17 +239,18 @@ def _verdict(record: Mapping[str, Any], named: str, values: int) -> str:
             else f"and in 8 bits it is no longer {before['label']} either"
         )
         said = (
-            f"The smallest change found that fools it is {told(record['smallest_eps'])}{each}: "
+            f"{start}The smallest change found that {fools} is {told(record['smallest_eps'])}{each}: "
             f"{before['label']} ({words.percent(before['probability'])}) becomes {after['label']} "
             f"({words.percent(after['probability'])}), {rounded}."
         )
         if min(unrounded) < record["smallest_eps"]:
             said += f" Before rounding to 8 bits, {told(min(unrounded))} is enough."
         return said
-    said = f"It was not fooled by any ε of {named} tried, up to {largest}."
+    stood = "Its decision was not changed" if wrong else "It was not fooled"
+    said = f"{start}{stood} by any ε of {named} tried, up to {largest}."
     if unrounded:
         said = (
-            f"{named} fooled it only before rounding to 8 bits (from {told(min(unrounded))}), not in an image "
+            f"{start}{named} {fooled} only before rounding to 8 bits (from {told(min(unrounded))}), not in an image "
             f"as it would be saved, by any ε tried up to {largest}."
         )
     still = "it still says" if after["index"] == before["index"] else "it says"

@@ -20,12 +20,16 @@ from seewhy.run.store import Result
 
 @dataclass(frozen=True)
 class Fooling:
-    """What all attacks came to on all photographs: their curves by norm, a row an attack, and why the first succeeds."""
+    """What all attacks came to on all photographs: their curves by norm, a row an attack, and why the first succeeds.
+
+    `apart` photographs, misclassified from the start, are in none of these.
+    """
 
     charts: tuple[tuple[str, tuple[str, ...], Markup], ...]
     rows: tuple[tuple[str, ...], ...]
     why: Failing | None
     lead: str
+    apart: str
 
 
 def section(reading: Reading) -> Section | None:
@@ -35,17 +39,23 @@ def section(reading: Reading) -> Section | None:
 
 
 def fooling(reading: Reading) -> Fooling | None:
-    """What all attacks came to, counted over the photographs."""
+    """What all attacks came to, counted over the photographs that were not misclassified from the start."""
     by_spec: dict[str, list[Result]] = {}
-    why = []
+    why, wrong = [], 0
     for image in reading.images:
+        if reading.wrong(image.id):
+            wrong += any(row.ok and "p_before" in row.record for row in reading.of(image.id))
+            continue
         for row in reading.of(image.id):
             if row.ok and "p_before" in row.record:
                 by_spec.setdefault(row.record["method"], []).append(row)
             elif row.ok and "diagnosis" in row.record:
                 why.append(row.record)
-    if not by_spec:
+    if not by_spec and not wrong:
         return None
+    apart = f"{words.many(wrong, 'photograph is', 'photographs are')} misclassified from the start" if wrong else ""
+    if not by_spec:
+        return Fooling((), (), None, "", apart)
     values = 3 * math.prod(reading.identity.get("size", [224, 224]))
     titles = [words.title(spec) for spec in by_spec]
     named = {spec: title if titles.count(title) == 1 else spec for spec, title in zip(by_spec, titles, strict=True)}
@@ -87,4 +97,4 @@ def fooling(reading: Reading) -> Fooling | None:
     if why:
         told_why = [record["diagnosis"] for record in why]
         failing = Failing(paragraph(told_why, len(by_spec[first])), growth("growth", told_why, "all photographs"))
-    return Fooling(tuple(drawn), tuple(rows), failing, named[first])
+    return Fooling(tuple(drawn), tuple(rows), failing, named[first], apart)

@@ -12,6 +12,7 @@ from seewhy import units
 from seewhy.report import pictures, words
 from seewhy.report.parts import Section, Shown, says, shown
 from seewhy.report.reading import Reading
+from seewhy.run.reading import right
 from seewhy.run.store import MODEL, ImageRow
 
 #: pixels of the longer side of a thumbnail
@@ -67,6 +68,7 @@ def _line(reading: Reading, image: ImageRow) -> Line:
     first = next((row.record for row in rows if "p_before" in row.record), None)
     top = predict["top"] if predict else []
     truth = predict["truth"] if predict else None
+    apart = reading.wrong(image.id)
     correlations = [float(row.record["correlation"]) for row in rows if row.record.get("correlation") is not None]
     return Line(
         image.name,
@@ -74,9 +76,9 @@ def _line(reading: Reading, image: ImageRow) -> Line:
         thumb=shown(pictures.fitted(seen, _THUMB), f"{image.name}, as the model saw it"),
         decision=says(top[0]) if top else "",
         truth=truth["label"] if truth else "",
-        right=None if not truth or not top else truth["index"] == top[0]["index"],
-        stood=_stood(first),
-        becomes=says(first["after"]) if first and first["fooled"] else "",
+        right=right(predict),
+        stood="wrong from the start" if first and apart else _stood(first),
+        becomes=says(first["after"]) if first and first["fooled"] and not apart else "",
         stability=f"{median(correlations):.2f}".replace("-", "−") if correlations else "",
     )
 
@@ -93,11 +95,15 @@ def summary(reading: Reading, lines: Sequence[Line]) -> list[str]:
     said.append(f"{described} looked at {words.many(len(good), 'photograph')}.")
     known = [line for line in good if line.right is not None]
     if known:
-        right = sum(bool(line.right) for line in known)
-        said.append(f"It was right on {right} of the {words.many(len(known), 'photograph')} whose class is known.")
+        count = sum(bool(line.right) for line in known)
+        said.append(f"It was right on {count} of the {words.many(len(known), 'photograph')} whose class is known.")
     attacks: dict[str, list[tuple[str, float | None, float, str]]] = {}
     moved: dict[str, list[float]] = {}
+    apart = 0
     for image in reading.images:
+        if reading.wrong(image.id):
+            apart += any(row.ok and "p_before" in row.record for row in reading.of(image.id))
+            continue
         for row in reading.of(image.id):
             if row.ok and "p_before" in row.record:
                 record = row.record
@@ -105,6 +111,11 @@ def summary(reading: Reading, lines: Sequence[Line]) -> list[str]:
                 attacks.setdefault(row.record["method"], []).append(entry)
             elif row.ok and row.record.get("correlation") is not None:
                 moved.setdefault(row.record["method"], []).append(float(row.record["correlation"]))
+    if apart:
+        said.append(
+            f"{words.many(apart, 'photograph is', 'photographs are')} misclassified from the start: what attacks do to "
+            f"{'it' if apart == 1 else 'them'} is kept apart."
+        )
     for spec, found in attacks.items():
         names, sizes, largest, norms = zip(*found, strict=True)
         values = 3 * math.prod(reading.identity.get("size", [224, 224]))

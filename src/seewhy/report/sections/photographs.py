@@ -14,6 +14,7 @@ from seewhy.report.reading import Reading
 from seewhy.report.sections.attacked import Attacked, Moved, attacked, judged_image, moved
 from seewhy.report.sections.layers import Layer, layer
 from seewhy.report.sections.why import Why, why
+from seewhy.run.reading import right
 from seewhy.run.store import ImageRow
 
 #: pixels of the longer side: explanations, photographs
@@ -81,7 +82,7 @@ def photo(reading: Reading, image: ImageRow, seen: Image.Image) -> Photo:
         notes=tuple(image.record.get("notes", ())),
         top=tuple((c["label"], words.percent(c["probability"]), 100 * c["probability"]) for c in top),
         truth=truth["label"] if truth else "",
-        right=None if not truth or not top else truth["index"] == top[0]["index"],
+        right=right(predict),
         why=why(reading, rows, base),
         attacks=tuple(attacked(reading, image, row, seen, anchor, row is attacks[0]) for row in attacks),
         moved=moved(reading, rows, base, judged_image(reading, rows)),
