@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from seewhy.classifier import Classifier
 
 Row = tuple[str, ...]
 
@@ -83,6 +86,21 @@ def rate(dtype: torch.dtype = torch.float32) -> float:
         square @ square
         seconds.append(time.perf_counter() - started)
     return float(size**3 / min(seconds))
+
+
+def peak(net: Classifier, multiply_adds: int, image: Tensor) -> float:
+    """Multiply-adds that the machine does a second: in a product of matrices or in this network's passes, whichever does more.
+
+    16 images pass at a time, of `multiply_adds` each.
+    """
+    given = net.normalise(image.expand(16, -1, -1, -1))
+    rates = [rate()]
+    with torch.no_grad(), net.session():
+        for _ in range(5):
+            started = time.perf_counter()
+            net.module(given)
+            rates.append(16 * multiply_adds / (time.perf_counter() - started))
+    return max(rates)
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,7 @@ def occlusion() -> Iterator[list[str]]:
                     f"{about['difference']:.0e}",
                     " / ".join(f"{each:.2f}" for each in gigabytes.values()),
                     at_most(gigabytes["windows"], round(gigabytes["captum"], 2), " GB"),
+                    " / ".join(f"{about[part] / 1e9:.2f}" for part in ("stays", "together")),
                 )
             )
             yield _page(rows)
@@ -60,12 +60,13 @@ def occlusion() -> Iterator[list[str]]:
 
 def _page(rows: list[tuple[str, ...]]) -> list[str]:
     from benchmarks.measure import table
+    from seewhy.explain.occlusion import TOGETHER
 
     head = (
         *("net", "Captum, s", "dense passes, s", "seewhy, s", "over Captum", "wanted", "over dense passes", "wanted"),
         *("fewer multiply-adds: limit", "done", "that limit at the machine's peak, and seewhy"),
         "largest difference from dense passes, relative",
-        *("memory added, GB: Captum / dense / seewhy", "wanted"),
+        *("memory added, GB: Captum / dense / seewhy", "wanted", "of seewhy's: what stays / windows together, GB"),
     )
     return [
         f"## Occlusion, window {WINDOW}, stride {STRIDE}, all {POSITIONS} positions, one image",
@@ -74,7 +75,10 @@ def _page(rows: list[tuple[str, ...]]) -> list[str]:
         f"windows at a time, each timed on {PEER_POSITIONS} windows of {PEER_WINDOW} pixels side by side (any window costs "
         f"a pass) and scaled to {POSITIONS}; dense passes on the engine at its best. The limit "
         "counts the multiply-adds of what each window changes, exactly, with borders; the peak is that of the same "
-        "network's dense convolutions or of a matrix product, whichever is higher, measured in the same process.",
+        "network's dense convolutions or of a matrix product, whichever is higher, measured in the same process. What holds "
+        "seewhy's memory: what stays, the clean maps that windows are cut from and the weights with normalisations folded in; "
+        f"and the windows of at most {TOGETHER} positions together, with their copies. The rest was freed, and the allocator "
+        "keeps it, since the maps of each batch have sizes of their own.",
         "",
         *table(head, rows),
     ]
@@ -132,11 +136,11 @@ def main(name: str, side: str, folder: str) -> None:
 
 
 def _limits(net: Any, image: Any) -> dict[str, float]:
-    """Multiply-adds of dense passes, of what changes, and of what is run; and how many the machine does a second."""
+    """Multiply-adds of dense passes, of what changes, and of what is run; how many the machine does a second; what is held."""
     import numpy as np
     import torch
 
-    from benchmarks.measure import rate
+    from benchmarks.measure import peak
     from seewhy.explain import Occlusion
     from seewhy.explain.occlusion import TOGETHER
     from seewhy.lens.incremental import Incremental, Spans
@@ -149,19 +153,40 @@ def _limits(net: Any, image: Any) -> dict[str, float]:
     every = np.arange(len(starts))
     rows, columns = np.repeat(every, len(every)), np.tile(every, len(every))
     batches = lens.batches(every, every, TOGETHER)
-    given = net.normalise(image.expand(16, -1, -1, -1))
-    rates = [rate()]
-    with torch.no_grad(), net.session():
-        for _ in range(5):
-            started = time.perf_counter()
-            net.module(given)
-            rates.append(16 * lens.dense / (time.perf_counter() - started))
+    stays, together = _held(net, lens, max(batches, key=lens.multiply_adds))
     return {
         "least": lens.least(rows, columns),
         "done": sum(map(lens.multiply_adds, batches)),
         "dense": lens.dense * len(rows),
-        "rate": max(rates),
+        "rate": peak(net, lens.dense, image),
+        "stays": stays,
+        "together": together,
     }
+
+
+def _held(net: Any, lens: Any, batch: Any) -> tuple[int, int]:
+    """Bytes that stay: clean maps, and weights with normalisations folded in; and what a batch's windows take beside them."""
+    import ctypes
+    import gc
+
+    import torch
+
+    from seewhy.engine import Meter
+
+    black = lens.filled(net.normalise(torch.zeros(1, 3, *net.size)))
+    with torch.no_grad(), net.session():
+        lens.windows(black, batch)  # makes the clean maps' padded copies
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, so that all that a batch takes is seen
+        with Meter() as meter:
+            lens.windows(black, batch)
+    values = {id(value): value for step in lens.steps for value in (*step.inputs, *step.outputs)}.values()
+    kept = [each for value in values for each in (value.clean, *value._lines.values()) if each is not None]
+    own = {parameter.untyped_storage()._cdata for parameter in net.module.parameters()}
+    weights = [each for step in lens.steps if step.convolution for each in step.convolution.weights or ()]
+    kept += [each for each in weights if each is not None and each.untyped_storage()._cdata not in own]
+    storages = {each.untyped_storage()._cdata: each.untyped_storage().nbytes() for each in kept}
+    return sum(storages.values()), meter.cost.peak_bytes or 0
 
 
 if __name__ == "__main__":

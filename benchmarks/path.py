@@ -14,11 +14,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.measure import Row, at_least, at_most, process, table, take_turns
+from benchmarks.measure import Row, at_least, at_most, peak, process, table, take_turns
 from benchmarks.nets import NETS, plain, ready
 from seewhy.classifier import Classifier
+from seewhy.explain.integrated_gradients import FIRST
+from seewhy.lens.cost import cost
 
 #: the numbers of steps that Captum's user would try one after the other; the first that is enough is timed
 LADDER = (10, 20, 30, 50, 75, 100, 150, 200)
@@ -63,12 +65,15 @@ def _setting(name: str) -> tuple[Classifier, Any, int]:
 def path() -> Iterator[list[str]]:
     """Gradient evaluations, time and memory to 1 %, on a photograph."""
     rows: list[Row] = []
+    limits: list[Row] = []
     for name in sorted(NETS):  # the dearest last
-        rows.append(_row(name))
-        yield _page(rows)
+        row, limit = _rows(name)
+        rows.append(row)
+        limits.append(limit)
+        yield _page(rows, limits)
 
 
-def _row(name: str) -> Row:
+def _rows(name: str) -> tuple[Row, Row]:
     from seewhy.explain import IntegratedGradients
 
     net, photo, target = _setting(name)
@@ -88,7 +93,7 @@ def _row(name: str) -> Row:
     own = process("path", name, "seewhy", str(STEPS), "1")
     missed = float(found.measures["completeness error"])
     taken, ratio = int(found.measures["steps"]), usual["seconds"] / timing.median("ours")
-    return (
+    row = (
         name,
         *(
             f"{count}, {100 * left:.2g} %" + ("" if left <= TOLERANCE else " (not reached)")
@@ -103,9 +108,28 @@ def _row(name: str) -> Row:
         f"{own['memory'] / 1e9:.2f} GB",
         f"{default['memory'] / 1e9:.2f} GB, {default['seconds']:.1f} s",
     )
+    return row, _limit(name, net, photo.pixels, taken, timing.median("ours"), steps, error <= TOLERANCE)
 
 
-def _page(rows: list[Row]) -> list[str]:
+def _limit(name: str, net: Classifier, pixels: Tensor, taken: int, seconds: float, steps: int, reached: bool) -> Row:
+    """What the gradients that were taken cost at the machine's peak, and what fewer of them than Captum's `steps` can win."""
+    forward = cost(net).multiply_adds
+    a_second = peak(net, forward, pixels)
+    least = taken * 2 * forward / a_second  # the backward pass to the pixels has as many as the forward pass
+    most = int(steps / FASTER)
+    return (
+        name,
+        f"{taken}",
+        f"{2 * forward / 1e9:.2f} · 10⁹",
+        f"{a_second / 1e9:.0f} · 10⁹",
+        f"{least:.2f} s",
+        f"{seconds / least:.2f} ×",
+        ("" if reached else "≥ ") + f"{steps / taken:.1f} ×",
+        f"≤ {most}" + (f", fewer than the {FIRST} that it starts with" if most < FIRST else ""),
+    )
+
+
+def _page(rows: list[Row], limits: list[Row]) -> list[str]:
     head = (
         *(
             "net",
@@ -119,6 +143,11 @@ def _page(rows: list[Row]) -> list[str]:
         ),
         *("faster than Captum on seewhy's module", "seewhy's memory", "Captum at its default: memory, time"),
     )
+    bounds = (
+        *("net", "gradients taken", "multiply-adds a gradient", "the machine's peak a second"),
+        *("limit: those taken, at that peak", "seewhy, to it", "the most that fewer gradients win"),
+        f"gradients that would win {FASTER:g} × by their number alone",
+    )
     return [
         "## Integrated gradients to a completeness error of 1 %, one photograph, from black",
         "",
@@ -128,6 +157,14 @@ def _page(rows: list[Row]) -> list[str]:
         f"with its allocator, 16 at a time. Its default is {DEFAULT} steps in one batch.",
         "",
         *table(head, rows),
+        "",
+        "What the limit is. A gradient is a forward and a backward pass, for Captum as for seewhy; on one module both pay the "
+        "same for it, so that there no more can be won than the ratio of their numbers. That of Captum is the first rung "
+        "that happened to be enough, which only one who tried them all knows; seewhy's are all that it took to know that it was "
+        f"done. It starts with {FIRST}: where fewer than twice as many are enough for Captum, their number alone cannot hold the "
+        "bar. The peak is that of a product of matrices or of the network's own forward passes, whichever does more.",
+        "",
+        *table(bounds, limits),
     ]
 
 
@@ -140,8 +177,8 @@ def main(name: str, how: str, steps: str, turns: str) -> None:
     net, photo, target = _setting(name)
     if how == "seewhy":
         keep_memory()
-        cost = IntegratedGradients(tolerance=TOLERANCE, steps=int(steps))(net, photo, target).cost
-        print(json.dumps({"seconds": cost.seconds, "memory": cost.peak_bytes or 0}))
+        spent = IntegratedGradients(tolerance=TOLERANCE, steps=int(steps))(net, photo, target).cost
+        print(json.dumps({"seconds": spent.seconds, "memory": spent.peak_bytes or 0}))
         return
     module = _OnPixels(net, plain(name)).eval().requires_grad_(False)
 

@@ -191,6 +191,7 @@ def _kept(part: re.Pattern[str], path: Path) -> str:
 def explained(net: Classifier, images: Images, cls: type[Explainer], forward: float) -> tuple[Image.Image, str]:
     """Explain the photograph with default settings: the picture, and what it took."""
     method = cls()
+    method(net, images)  # not counted: the first call finds layers, and warms caches up
     found = method(net, images)
     probability = float(net.predict(images)[0].softmax(-1)[found.target[0]])
     values = pictures.heat(found.values[0].numpy(), found.sign)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from seewhy.errors import SpecError, UnknownOperation
 from seewhy.explain import LRP
 from seewhy.lens import relevance as lens
 from seewhy.lens.relevance import RULES, Relevance
-from seewhy.lens.rules import COMPOSITES, TINY, Entry, composite
+from seewhy.lens.rules import COMPOSITES, TINY, Entry, chosen, composite
+from seewhy.method import parse
 
 Function = Callable[[Tensor], Tensor]
 LOW, HIGH = -0.7, 1.3
@@ -496,12 +498,83 @@ def test_composites_are_plain_data() -> None:
         ([{"op": "conv2d"}], "expected a rule"),
         ([{"op": "conv2d", "rule": "flat"}], "last entry"),
         ([], "last entry"),
+        ([{"op": None, "rule": "flat"}, {"rule": "flat"}], "text or a whole number as op, got None"),
+        ([["rule", "flat"]], "expected a list of tables"),
     ],
 )
 def test_bad_composites_are_refused(table: list[dict[str, object]], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         composite("bad", table)
     assert "bad" not in COMPOSITES
+
+
+ROWS = '[{"depth": 0, "rule": "z-box"}, {"op": "conv*", "rule": "gamma:0.1"}, {"rule": "epsilon"}]'
+TABLES = """
+[[composite]]
+depth = 0
+rule = "z-box"
+
+[[composite]]
+op = "conv*"
+rule = "gamma:0.1"
+
+[[composite]]
+rule = "epsilon"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("mine.json", ROWS), ("named.JSON", f'{{"composite": {ROWS}}}'), ("mine.toml", TABLES)],
+)
+def test_a_composite_is_read_from_a_file_once(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    assert chosen(str(path)) == (Entry("z-box", depth="0"), Entry("gamma:0.1", op="conv*"), Entry("epsilon"))
+    assert str(path) not in COMPOSITES
+    method = parse(f"lrp:composite={path}")
+    assert isinstance(method, LRP)
+    path.unlink()  # what was read stays
+    net = nets.classifier(nets.vgg())
+    rules = {row.address: row.rule for row in method.plan(net).rows}
+    assert [rules[f"{at}:conv2d"] for at in (0, 3)] == ["z-box", "gamma:0.1"]
+    assert rules["8:linear"] == "epsilon"
+    composite("mine", [{"depth": 0, "rule": "z-box"}, {"op": "conv*", "rule": "gamma:0.1"}, {"rule": "epsilon"}])
+    try:
+        expected = LRP("mine")(net, nets.photos()).values
+    finally:
+        del COMPOSITES["mine"]
+    torch.testing.assert_close(method(net, nets.photos()).values, expected)
+    with pytest.raises(SpecError, match="there is no file of a composite"):
+        parse(method.spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("mine.json", b"[", "is not JSON"),
+        ("mine.toml", b"[[composite]", "is not TOML"),
+        ("mine.toml", b"\xff", "is not TOML"),
+        ("mine.json", b'{"rules": []}', "expected a list of tables"),
+        ("mine.json", b'{"composite": [], "more": 1}', "expected a list of tables"),
+        ("mine.json", b'["epsilon"]', "expected a list of tables"),
+        ("mine.json", b'[{"rule": ["epsilon"]}]', "text or a whole number as rule"),
+        ("mine.toml", b"[[composite]]\ndepht = 0\nrule = 'flat'", 'did you mean "depth"'),
+        ("mine.txt", b"[]", "one of your own is a file"),
+    ],
+)
+def test_a_file_that_is_no_composite_is_refused(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SpecError, match=words):
+        LRP(str(tmp_path / name))
+
+
+def test_a_composite_that_is_not_there_or_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").mkdir()
+    with pytest.raises(SpecError, match=r'did you mean "mine\.toml"'):
+        LRP(str(tmp_path / "mein.toml"))
+    with pytest.raises(SpecError, match="cannot be read"):
+        LRP(str(tmp_path / "mine.toml"))
 
 
 def test_rules_that_do_not_fit_a_layer_are_refused() -> None:

@@ -473,9 +473,9 @@ def test_grad_cam_layers_are_checked() -> None:
         GradCAM("conv11")(net, photos())
     with pytest.raises(LayerError, match="needs a layer that answers maps"):
         GradCAM("fc")(net, photos())
-    for layer in ("conv1", "bn1", "relu", ":add", ":relu"):
-        if layer in {"conv1", "bn1", "relu"}:
-            assert GradCAM(layer)(net, photos()).layer == layer
+    for layer in ("conv1", "bn1", "relu", ":add", ":max_pool2d"):
+        assert GradCAM(layer)(net, photos()).layer == layer
+    assert GradCAM(":relu")(classifier(Spelled("functional")), photos()).layer == ":relu"
 
 
 def test_what_cannot_be_explained_is_refused() -> None:

@@ -13,11 +13,12 @@ import nets
 from families import SPELLINGS, TWELVE, family, pictures
 from seewhy.classifier import Classifier
 from seewhy.errors import LayerError, NothingToExplain, SpecError, UnknownOperation
-from seewhy.explain import LRP, DeepTaylor, Explainer
+from seewhy.explain import LRP, Attribution, DeepTaylor
+from seewhy.explain.lrp import Ledger
 from seewhy.lens.rules import COMPOSITES, composite
 from seewhy.method import parse
 
-METHODS: list[Explainer] = [*map(LRP, sorted(COMPOSITES)), DeepTaylor(), DeepTaylor("w-squared")]
+METHODS: list[LRP | DeepTaylor] = [*map(LRP, sorted(COMPOSITES)), DeepTaylor(), DeepTaylor("w-squared")]
 
 
 class Bare(nn.Module):
@@ -47,7 +48,7 @@ def bare() -> Classifier:
 
 # α2β1 gives 2R where a unit has no negative contributions: it conserves only where both signs are there
 @pytest.mark.parametrize("method", [each for each in METHODS if "alpha" not in each.spec], ids=lambda each: each.spec)
-def test_without_biases_the_logit_is_conserved(method: Explainer) -> None:
+def test_without_biases_the_logit_is_conserved(method: LRP | DeepTaylor) -> None:
     found = method(bare(), nets.photos(3), [0, 1, 2])
     limit = 1e-6 if isinstance(method, DeepTaylor) else 2e-5  # what ε = 1e-6 itself keeps
     assert float(found.measures["conservation error"].max()) <= limit
@@ -82,27 +83,34 @@ def test_epsilon_without_biases_is_gradient_times_input_of_what_the_network_gets
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda each: each.spec)
-def test_the_same_map_for_six_spellings(method: Explainer) -> None:
+def test_the_same_map_for_six_spellings(method: LRP | DeepTaylor) -> None:
     found = [method(nets.classifier(nets.Spelled(spelling)), nets.photos()).values for spelling in nets.SPELLINGS]
     for spelling, other in zip(nets.SPELLINGS[1:], found[1:], strict=True):
         torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-6, msg=spelling)
 
 
+def even(method: LRP | DeepTaylor, net: Classifier, images: Tensor, found: Attribution) -> Ledger:
+    """The account, checked: what of the logit no operation lost came to the pixels."""
+    ledger = method.account(net, images)
+    left = ledger.started.double() - torch.stack([row.lost for row in ledger.rows]).double().sum(0)
+    totals = found.values.double().sum((1, 2, 3))
+    scale = max(1.0, float(found.values.abs().sum((1, 2, 3)).max()))  # ε's maps cancel nearly
+    torch.testing.assert_close(ledger.started, found.score, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(left / scale, totals / scale, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ledger.reached.double(), left)
+    return ledger
+
+
 @pytest.mark.parametrize("name", nets.FAMILIES)
 @pytest.mark.parametrize("method", METHODS, ids=lambda each: each.spec)
-def test_every_family_runs_and_its_account_is_even(name: str, method: Explainer) -> None:
+def test_every_family_runs_and_its_account_is_even(name: str, method: LRP | DeepTaylor) -> None:
     net, images = nets.classifier(nets.FAMILIES[name]()), nets.photos()
     found = method(net, images)
     assert found.values.any()
     assert torch.isfinite(found.values).all()
-    if isinstance(method, LRP):
-        ledger = method.account(net, images)
-        left = ledger.started - sum(row.lost for row in ledger.rows)
-        totals = found.values.double().sum((1, 2, 3))
-        scale = max(1.0, float(found.values.abs().sum((1, 2, 3)).max()))  # ε's maps cancel nearly
-        torch.testing.assert_close(left / scale, totals.float() / scale, rtol=1e-3, atol=1e-4)
-        planned = {row.address: row for row in method.plan(net).rows}
-        assert {row.address for row in ledger.rows} <= set(planned)
+    ledger = even(method, net, images, found)
+    planned = {row.address: row for row in method.plan(net).rows}
+    assert {row.address for row in ledger.rows} <= set(planned)
 
 
 def test_the_plan_says_what_is_merged_and_what_has_no_rule() -> None:
@@ -244,10 +252,12 @@ def test_deep_taylor_is_positive_for_a_positive_logit() -> None:
 @pytest.mark.parametrize("name", TWELVE)
 def test_the_twelve_families(name: str) -> None:
     net, images = family(name), pictures(name)
-    for method in (LRP(), LRP("epsilon-gamma-box"), LRP("alpha2-beta1-flat"), DeepTaylor()):
+    methods: list[LRP | DeepTaylor] = [LRP(), LRP("epsilon-gamma-box"), LRP("alpha2-beta1-flat"), DeepTaylor()]
+    for method in methods:
         found = method(net, images)
         assert torch.isfinite(found.values).all()
         assert found.values.flatten(1).any(1).all()
+        even(method, net, images, found)
         # relevance is kept by biases or passed on; rules that know signs may keep a little more than came
         limit = 1.2 if "composite" in method.spec else 1.01
         assert float(found.measures["conservation error"].max()) <= limit

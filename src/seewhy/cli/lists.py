@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seewhy.cli.options import Machine, with_images, with_machine
+from seewhy.cli.options import Machine, share, with_images, with_machine
 from seewhy.cli.shell import FAILED, Command, Group, Shell, shell
 from seewhy.errors import DataError, SpecError, nearest
 
@@ -173,7 +173,7 @@ def check(
 ) -> None:
     """Measure how often MODEL is right on the labelled images of DATA, with a 95 % interval."""
     spoken = shell()
-    wanted = None if at_least is None else _share(at_least)
+    wanted = None if at_least is None else share(at_least)
     from seewhy import data as room
     from seewhy.zoo.accuracy import accuracy, numbered
 
@@ -226,15 +226,6 @@ def _batches(
             yield Images.join(held)
             held = []
             tell(position)
-
-
-def _share(text: str) -> float:
-    from seewhy.units import number
-
-    value = number(text.rstrip("% ")) / (100 if text.rstrip().endswith("%") else 1)
-    if not 0 <= value <= 1:
-        raise SpecError(f'expected a share such as 0.915 or 91.5%, got "{text}"')
-    return value
 
 
 def _method(cls: type[Method]) -> dict[str, Any]:

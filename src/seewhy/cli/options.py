@@ -208,3 +208,17 @@ def stems(names: Sequence[str]) -> dict[str, str]:
         name: stem if held[stem] == 1 else f"{stem}-{position}"
         for position, (name, stem) in enumerate(short.items(), 1)
     }
+
+
+def share(text: str) -> float:
+    """A share from 0 to 1, as a number or in per cent.
+
+    >>> share("0.915"), share("91.5%")
+    (0.915, 0.915)
+    """
+    from seewhy.units import number
+
+    value = number(text.rstrip("% ")) / (100 if text.rstrip().endswith("%") else 1)
+    if not 0 <= value <= 1:
+        raise SpecError(f'expected a share such as 0.915 or 91.5%, got "{text}"')
+    return value

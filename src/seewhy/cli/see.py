@@ -11,6 +11,7 @@ from seewhy.cli.options import (
     Folder,
     Machine,
     open_images,
+    share,
     slug,
     stems,
     with_folder,
@@ -18,14 +19,16 @@ from seewhy.cli.options import (
     with_machine,
     with_model,
 )
-from seewhy.cli.shell import Command, Shell, shell
+from seewhy.cli.relevance import able, account_of, show_accounts, show_plans
+from seewhy.cli.shell import Command, shell
 from seewhy.cli.work import Work, about, cost_of, draw, methods_of, remark, warn_of_time
 from seewhy.errors import SpecError
+from seewhy.units import number
 
 if TYPE_CHECKING:
-    from seewhy.classifier import Classifier
     from seewhy.data.images import Images
     from seewhy.explain import Attribution
+    from seewhy.explain.lrp import Ledger
 
 
 @click.command(
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
         "seewhy explain cat.jpg dog.png --method lrp --method occlusion:window=32 --contrast",
         'seewhy explain cat.jpg --method all --class "tiger cat" --class tabby --compare --json',
         "seewhy explain photos/ --model cifar10-resnet20 --limit 10 --arrays",
+        "seewhy explain cat.jpg --method gradient --method lime --compare --sign positive --smooth 3 --contour 50%",
+        "seewhy explain cat.jpg --method lrp:composite=mine.toml --account",
         "seewhy explain --plan --method lrp --model torchvision:resnet50",
     ],
 )
@@ -48,7 +53,17 @@ if TYPE_CHECKING:
 @click.option("--contrast", is_flag=True, help="Two classes and their difference [default: predicted and runner-up].")
 @click.option("--compare", is_flag=True, help="All methods in one picture too, and how far they agree.")
 @click.option("--whole", is_flag=True, help="Draw over the whole photograph, at its own size.")
+@click.option(
+    "--sign",
+    type=click.Choice(["signed", "positive", "absolute"]),
+    help="How maps are drawn and compared [default: each method's own].",
+)
+@click.option(
+    "--smooth", default="0", metavar="PIXELS", help="Lay a Gaussian of this deviation over the maps, such as 3."
+)
+@click.option("--contour", metavar="SHARE", help="Outline what holds this share of the positive values, such as 50%.")
 @click.option("--arrays", is_flag=True, help="Keep the values too, as .npz beside each picture.")
+@click.option("--account", is_flag=True, help="Say where relevance is lost on its way, of methods with rules.")
 @click.option("--plan", "planned", is_flag=True, help="Only list the rule of each operation, of methods with rules.")
 @with_folder("seewhy-explain")
 @with_images
@@ -61,7 +76,11 @@ def explain(
     contrast: bool,
     compare: bool,
     whole: bool,
+    sign: str | None,
+    smooth: str,
+    contour: str | None,
     arrays: bool,
+    account: bool,
     planned: bool,
     folder: Folder,
     split: str | None,
@@ -76,10 +95,12 @@ def explain(
     spoken = shell()
     methods = methods_of(specs, "explain")
     if planned:
-        _plans(spoken, machine.load(model, spoken), methods)
+        show_plans(spoken, machine.load(model, spoken), methods)
         return
     if not images:
         raise click.UsageError("give at least one image, as in seewhy explain cat.jpg")
+    look = _drawing(sign, smooth, contour)
+    accounted = able(methods, "account", "no account to give") if account else {}
     wanted = list(dict.fromkeys(classes))
     if contrast and len(wanted) not in (0, 2):
         raise SpecError(f"--contrast is of two classes, got {len(wanted)}; give two with --class, or none")
@@ -114,35 +135,40 @@ def explain(
     for image, spec, _ in work.each():
         photo = image.names[0]
 
-        def answer(image: Images = image, spec: str = spec) -> list[Attribution]:
+        def answer(image: Images = image, spec: str = spec) -> list[tuple[Attribution, Ledger | None]]:
             targets: list[Any] = list(wanted)
             if contrast and not wanted:
                 targets = net.predict(image)[0].topk(2).indices.tolist() if net.classes > 1 else [0, 0]
-            answers = list(methods[spec].each(net, image, targets or [None]))
-            return [*answers, difference(*answers)] if contrast else answers
+            answers = methods[spec].each(net, image, targets or [None])
+            ledgers = [
+                accounted[spec].account(net, image, each.target) if spec in accounted else None for each in answers
+            ]
+            pairs = list(zip(answers, ledgers, strict=True))
+            return [*pairs, (difference(*answers), None)] if contrast else pairs
 
-        answers = work.run(answer, photo)
-        for name, each in zip(named, answers or [], strict=False):
+        explained = work.run(answer, photo) or []
+        for name, (each, ledger) in zip(named, explained, strict=False):
             path = folder.file(file(photo, spec, name))
             if whole:
-                each.over(work.picture()).save(path)
+                each.over(work.picture(), **look).save(path)
             else:
-                draw(each.plot(), path)
+                draw(each.plot(**look), path)
             if arrays:
                 each.save(path.with_suffix(".npz"))
-            rows.append(_explained(each, path))
-        together.setdefault(photo, []).extend(answers or [])
+            rows.append(_explained(each, path, ledger))
+        if explained:
+            together.setdefault(photo, []).extend(each for each, _ in explained)
     compared = []
     for photo, answers in together.items() if compare else ():
         if not answers:
             continue
         pictures = {"compared": folder.file(file(photo, "compared"))}
-        draw(side_by_side(answers), pictures["compared"])
+        draw(side_by_side(answers, **look), pictures["compared"])
         first = [each for each in answers if each.target[0] == answers[0].target[0] and "−" not in each.labels[0]]
         sentences: tuple[str, ...] = ()
         table: Any = None
         if len(first) > 1:
-            alike = agreement(first)
+            alike = agreement(first, sign=look["sign"], smooth=look["smooth"])
             pictures["agreement"] = folder.file(file(photo, "agreement"))
             draw(alike.plot(), pictures["agreement"])
             sentences = (*alike.warnings(), *alike.notes)
@@ -151,7 +177,7 @@ def explain(
         for sentence in sentences:
             spoken.say(f"note: {photo}: {sentence}")
     work.finish(len(rows) + sum(len(each["pictures"]) for each in compared), folder)
-    document = {"model": about(net), "explanations": rows, "compared": compared, "failed": work.failed}
+    document = {"model": about(net), "drawn": look, "explanations": rows, "compared": compared, "failed": work.failed}
 
     def show() -> None:
         measured = {id(row): ", ".join(words.measure(*each) for each in row["measures"].items()) for row in rows}
@@ -169,14 +195,25 @@ def explain(
                 for r in rows
             ],
         )
+        show_accounts(spoken, rows)
 
     spoken.answer(document, show)
     remark(spoken, rows)
 
 
-def _explained(answer: Attribution, path: Path) -> dict[str, Any]:
+def _drawing(sign: str | None, smooth: str, contour: str | None) -> dict[str, Any]:
+    """How maps are drawn, read before any work is done."""
+    deviation, held = number(smooth), None if contour is None else share(contour)
+    if deviation < 0:
+        raise SpecError(f"expected --smooth of 0 pixels or more, got {smooth}")
+    if held == 0:
+        raise SpecError(f"expected a --contour of more than nothing, such as 50%, got {contour}")
+    return {"sign": sign, "smooth": deviation, "contour": held}
+
+
+def _explained(answer: Attribution, path: Path, ledger: Ledger | None) -> dict[str, Any]:
     """One explanation of one image as plain values; a contrast's class is that which it speaks for."""
-    return {
+    row = {
         "image": answer.images.names[0],
         "method": answer.method,
         "class": {"index": int(answer.target[0]), "label": answer.labels[0]},
@@ -187,25 +224,7 @@ def _explained(answer: Attribution, path: Path) -> dict[str, Any]:
         "cost": cost_of(answer.cost),
         "picture": path,
     }
-
-
-def _plans(spoken: Shell, net: Classifier, methods: dict[str, Any]) -> None:
-    """The rule of each operation, for the methods that have rules."""
-    ruled = {spec: method for spec, method in methods.items() if callable(getattr(method, "plan", None))}
-    if not ruled:
-        from seewhy.method import registry
-
-        those = [name for name, cls in registry("explain").items() if hasattr(cls, "plan")]
-        raise SpecError(f"{', '.join(methods)} has no rules to list; these have: {', '.join(those)}")
-    plans = {spec: method.plan(net) for spec, method in ruled.items()}
-    document = {spec: [dict(vars(row)) for row in plan.rows] for spec, plan in plans.items()}
-
-    def show() -> None:
-        for spec, plan in plans.items():
-            rows = [(row.address, row.op, f"with {row.merged}" if row.merged else row.rule) for row in plan.rows]
-            spoken.table(("address", "operation", "rule"), rows, title=f"{spec} on {net.name}")
-
-    spoken.answer({"model": about(net), "plans": document}, show)
+    return row if ledger is None else {**row, "account": account_of(ledger)}
 
 
 def _also(picture: str, arrays: bool) -> tuple[str, ...]:

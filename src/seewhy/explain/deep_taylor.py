@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from seewhy.classifier import Classifier
+from seewhy.classifier import Classifier, Target
+from seewhy.data.images import Images
 from seewhy.errors import SpecError
 from seewhy.explain.base import Explainer, Map, Question
-from seewhy.explain.lrp import Plan, planned, sent_back
+from seewhy.explain.lrp import Ledger, Plan, accounted, planned, sent_back
 from seewhy.lens.relevance import Relevance
 from seewhy.lens.rules import Composite, Entry
 
@@ -28,6 +29,7 @@ class DeepTaylor(Explainer):
     which does not look at the image. `measures["conservation error"]` is |Σ R − f_c| / |f_c|: only units that
     nothing but a positive bias raises lose their relevance. The root points
     of the paper exist where the rectifiers are ReLUs, no bias is positive and the logit is; notes say where that fails.
+    `plan(net)` and `account(net, images)` as in `lrp`.
 
     Values (N, 3, H, W), in logits, at least 0 for a positive logit without residual sums of signed maps. Raises
     `UnknownOperation` as `lrp` does. Cost: one forward pass and about the multiply-adds of two more.
@@ -73,6 +75,10 @@ class DeepTaylor(Explainer):
     def plan(self, net: Classifier) -> Plan:
         """The rule of each operation; one forward pass of a grey image."""
         return planned(net, self._composite)
+
+    def account(self, net: Classifier, images: Tensor | Images, target: Target = None) -> Ledger:
+        """What each operation does with the relevance that comes to it, image by image."""
+        return accounted(net, images, target, self._composite)
 
 
 def _unmet(lens: Relevance) -> list[str]:

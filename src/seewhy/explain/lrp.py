@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,7 +19,10 @@ from seewhy.lens.capture import find
 from seewhy.lens.relevance import Relevance, Step, Value
 from seewhy.lens.rules import Composite, chosen
 
-KEPT = "biases kept it, or terms that nearly cancel; read the pattern, not the amounts; lrp's account() says where"
+KEPT = (
+    "biases kept it, or terms that nearly cancel; read the pattern, not the amounts; account() says where, "
+    "seewhy explain --account too"
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,12 @@ class Ledger:
     rows: tuple[Account, ...]
     started: Tensor
 
+    @property
+    def reached(self) -> Tensor:
+        """What came to the pixels (N,): the logits less all that was lost on the way."""
+        lost = torch.stack([row.lost for row in self.rows]).double().sum(0)
+        return (self.started - lost).to(self.started.dtype)
+
     def __str__(self) -> str:
         width = max((len(row.address) for row in self.rows), default=0)
         lines = [f"{'':<{width}}  {'arrived':>10} {'passed on':>10} {'lost':>10}  rule (means over images)"]
@@ -85,12 +95,20 @@ class LRP(Explainer):
     `composite` names what c_ij is in each layer (`seewhy.lens.rules`): contributions x_i w_ij in `epsilon`;
     for convolutions their positive part in `epsilon-plus`, and twice that less their negative part in `alpha2-beta1`, linear
     layers by ε; `-flat` shares the first layer's out evenly over its window; `epsilon-gamma-box` raises positive
-    contributions by a quarter and knows that pixels are bounded. `seewhy.lens.rules.composite` registers one's own. A batch
+    contributions by a quarter and knows that pixels are bounded. A batch
     normalisation directly behind or before a convolution is computed with it, residual sums share by value,
     max-pooling gives all to the maximum. `layer` (an address) asks for the relevance of that layer's output in place of the
     pixels'.
 
+    One's own composite is a list of tables, each with a `rule` (epsilon, gamma, alpha-beta, z-plus, z-box, w-squared, flat, pass,
+    with a parameter as in `gamma:0.1`) and the operations that it is for: `op`, `kind` and `path` (the module's), which may have
+    `*`, and `depth`, the number of affine layers before it (`0`, `1-3`, `4-`). The first that fits counts, the last one has
+    a rule alone. It is a file, `lrp:composite=mine.json`, with `[{"depth": 0, "rule": "z-box"}, {"op": "conv*", "rule":
+    "gamma:0.1"}, {"rule": "epsilon"}]`; or `mine.toml`, with a `[[composite]]` table for each; or `seewhy.lens.rules.composite`
+    registers it under a name.
+
     `plan(net)` lists each operation's rule before anything runs; `account(net, images)` says where relevance is lost.
+    `seewhy explain` does so with `--plan` and `--account`.
     `measures["conservation error"]` is |Σ R − f_c| / |f_c|: biases keep their share in every rule but z-box, flat,
     w-squared and z-plus:0, which conserve (z-plus:0 but for units that only their bias raises); ε keeps ε/(|z_j| + ε); without
     biases all composites conserve, alpha2-beta1 only where contributions of both signs meet. In networks of depthwise
@@ -117,6 +135,11 @@ class LRP(Explainer):
     >>> found = LRP()(net, torch.rand(1, 3, 8, 8))
     >>> bool(found.measures["conservation error"] < 1e-3)
     True
+    >>> from seewhy.lens.rules import COMPOSITES, composite
+    >>> mine = composite("mine", [{"depth": 0, "rule": "z-box"}, {"op": "conv*", "rule": "gamma:0.1"}, {"rule": "epsilon"}])
+    >>> [row.rule for row in LRP(composite="mine").plan(net).rows]
+    ['z-box', 'pass', 'pass', 'epsilon']
+    >>> del COMPOSITES["mine"]
     """
 
     composite: str = "epsilon-plus-flat"
@@ -131,31 +154,26 @@ class LRP(Explainer):
     source = "Bach et al. 2015, doi 10.1371/journal.pone.0130140"
 
     def __post_init__(self) -> None:
-        chosen(self.composite)
+        self._composite  # noqa: B018  reads it, so that a bad one is refused now
+
+    @cached_property
+    def _composite(self) -> Composite:
+        """Read once: a file that changes meanwhile changes no method."""
+        return chosen(self.composite)
 
     def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:
         return self.attribute_each(net, pixels, [question])[0]
 
     def attribute_each(self, net: Classifier, pixels: Tensor, questions: Sequence[Question]) -> list[Map]:
-        return sent_back(net, pixels, questions, chosen(self.composite), self.layer)
+        return sent_back(net, pixels, questions, self._composite, self.layer)
 
     def plan(self, net: Classifier) -> Plan:
         """The rule of each operation; one forward pass of a grey image."""
-        return planned(net, chosen(self.composite))
+        return planned(net, self._composite)
 
     def account(self, net: Classifier, images: Tensor | Images, target: Target = None) -> Ledger:
         """What each operation does with the relevance that comes to it, image by image."""
-        pixels, wanted = net.check(images), net.targets(target, images)
-        ledgers = [
-            _account(net, image[None], int(each), chosen(self.composite))
-            for image, each in zip(pixels, wanted, strict=True)
-        ]
-        rows = [
-            Account(*key, torch.tensor([row[0] for row in found]), torch.tensor([row[1] for row in found]))
-            for key in ledgers[0][1]
-            for found in [[ledger.get(key, (0.0, 0.0)) for _, ledger in ledgers]]
-        ]
-        return Ledger(tuple(rows), torch.tensor([started for started, _ in ledgers]))
+        return accounted(net, images, target, self._composite)
 
 
 def planned(net: Classifier, composite: Composite) -> Plan:
@@ -170,6 +188,18 @@ def planned(net: Classifier, composite: Composite) -> Plan:
     ]
     lens.close()
     return Plan(tuple(rows))
+
+
+def accounted(net: Classifier, images: Tensor | Images, target: Target, composite: Composite) -> Ledger:
+    """Each operation's account, from one forward pass and one pass back an image."""
+    pixels, wanted = net.check(images), net.targets(target, images)
+    ledgers = [_account(net, image[None], int(each), composite) for image, each in zip(pixels, wanted, strict=True)]
+    rows = [
+        Account(*key, torch.tensor([row[0] for row in found]), torch.tensor([row[1] for row in found]))
+        for key in ledgers[0][1]
+        for found in [[ledger.get(key, (0.0, 0.0)) for _, ledger in ledgers]]
+    ]
+    return Ledger(tuple(rows), torch.tensor([started for started, _ in ledgers]))
 
 
 def sent_back(
@@ -255,7 +285,9 @@ def _account(
     rows: dict[tuple[str, str, str], tuple[float, float]] = {}
 
     def told(step: Step, arrived: float, passed: float) -> None:
-        rows[step.address, step.op, f"with {step.home.address}" if step.home else step.rule] = (arrived, passed)
+        key = step.address, step.op, f"with {step.home.address}" if step.home else step.rule
+        before = rows.get(key, (0.0, 0.0))  # an operation outside the vocabulary has one address for all its calls
+        rows[key] = (before[0] + arrived, before[1] + passed)
 
     lens = _lens(net, composite)
     try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -220,11 +223,14 @@ Composite = tuple[Entry, ...]
 COMPOSITES: dict[str, Composite] = {}
 
 
+#: what reads a composite's file, by the end of its name
+FILES: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomllib.loads}
+
+
 def composite(name: str, table: Sequence[Mapping[str, Any]]) -> Composite:
     """Register a composite under a name: a list of tables, each with a `rule` and the layers that it is for (`Entry`).
 
-    The last one has a rule only, so that no layer is left out. The list may come from a JSON or TOML file. Raises `SpecError`
-    for what cannot be understood.
+    The last one has a rule only, so that no layer is left out. Raises `SpecError` for what cannot be understood.
 
     >>> mine = composite("mine", [
     ...     {"depth": 0, "rule": "z-box"}, {"op": "conv*", "rule": "gamma:0.1"}, {"rule": "epsilon"},
@@ -233,14 +239,61 @@ def composite(name: str, table: Sequence[Mapping[str, Any]]) -> Composite:
     True
     >>> del COMPOSITES["mine"]
     """
+    COMPOSITES[name] = _understood(name, table)
+    return COMPOSITES[name]
+
+
+def chosen(name: str) -> Composite:
+    """A registered composite, or the one in a file (.json, .toml), see `read`; raises `SpecError` with the nearest names."""
+    if name in COMPOSITES:
+        return COMPOSITES[name]
+    if Path(name).suffix.lower() in FILES:
+        return read(name)
+    way_out = nearest(name, COMPOSITES) or "; there are: " + ", ".join(COMPOSITES)
+    raise SpecError(
+        f'there is no composite "{name}"{way_out}; one of your own is a file (.json, .toml), or registered by '
+        "seewhy.lens.rules.composite"
+    )
+
+
+def read(path: str) -> Composite:
+    """The composite in a file: a list of tables as `composite` has them in JSON, `[[composite]]` tables in TOML.
+
+    Raises `SpecError` where the file is not there or cannot be understood.
+    """
+    file = Path(path).expanduser()
+    kind = file.suffix.lower()
+    try:
+        held = FILES[kind](file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        there = [each.name for each in file.parent.glob("*") if each.suffix.lower() in FILES]
+        raise SpecError(f'there is no file of a composite at "{path}"{nearest(file.name, there)}') from None
+    except OSError as error:
+        raise SpecError(f'the composite at "{path}" cannot be read: {error.strerror}') from None
+    except ValueError as error:
+        raise SpecError(f'the composite at "{path}" is not {kind[1:].upper()}: {error}') from None
+    if isinstance(held, dict) and set(held) == {"composite"}:
+        held = held["composite"]
+    return _understood(path, held)
+
+
+def _understood(name: str, table: object) -> Composite:
+    """The entries of a composite."""
+    if not isinstance(table, Sequence) or not all(isinstance(row, Mapping) for row in table):
+        raise SpecError(
+            f'composite "{name}": expected a list of tables, each with a rule ([{{"rule": "epsilon"}}] in JSON, [[composite]] '
+            f"in TOML), got {table!r:.80}"
+        )
     names = [field.name for field in fields(Entry)]
     made = []
     for row in table:
-        for key in row:
+        for key, value in row.items():
             if key not in names:
                 raise SpecError(
                     f'composite "{name}" has no key "{key}"{nearest(key, names) or ": " + ", ".join(names)}'
                 )
+            if not isinstance(value, str | int) or isinstance(value, bool):
+                raise SpecError(f'composite "{name}": expected text or a whole number as {key}, got {value!r:.80}')
         if "rule" not in row:
             raise SpecError(f'composite "{name}": expected a rule in each entry, got {dict(row)}')
         made.append(Entry(**{key: str(value) for key, value in row.items()}))
@@ -248,16 +301,7 @@ def composite(name: str, table: Sequence[Mapping[str, Any]]) -> Composite:
         raise SpecError(
             f'composite "{name}": expected a last entry with a rule only, for the layers that no other fits'
         )
-    COMPOSITES[name] = tuple(made)
-    return COMPOSITES[name]
-
-
-def chosen(name: str) -> Composite:
-    """A registered composite; raises `SpecError` with the nearest names."""
-    if name not in COMPOSITES:
-        way_out = nearest(name, COMPOSITES) or "; there are: " + ", ".join(COMPOSITES)
-        raise SpecError(f'there is no composite "{name}"{way_out}; seewhy.lens.rules.composite registers one')
-    return COMPOSITES[name]
+    return tuple(made)
 
 
 composite("epsilon", [{"rule": "epsilon"}])
