@@ -147,7 +147,7 @@ def art_hop(module: Watched, pixels: Tensor, labels: Tensor, most: int, curve: t
     return torch.cat(nearest, 1).cpu()
 
 
-def art_zoo(module: Watched, pixels: Tensor, labels: Tensor, most: int = 0) -> Tensor:
+def art_zoo(module: Watched, pixels: Tensor, labels: Tensor, most: int = 0, turns: int = ART_TURNS) -> Tensor:
     """ART's ZOO on one image: its answer."""
     from art.attacks.evasion import ZooAttack
 
@@ -156,7 +156,7 @@ def art_zoo(module: Watched, pixels: Tensor, labels: Tensor, most: int = 0) -> T
     with quiet():
         attack = ZooAttack(
             art_estimator(module),
-            max_iter=ART_TURNS,
+            max_iter=turns,
             initial_const=ART_C,
             binary_search_steps=ART_SEARCHES,
             use_resize=False,

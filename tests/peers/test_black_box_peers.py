@@ -1,16 +1,17 @@
-"""DBGE beside the HopSkipJump of Foolbox and ART, and ZOO beside ART's, on the same CIFAR-10 images and queries."""
+"""Black-box attacks beside those of Foolbox, torchattacks and ART, on the same CIFAR-10 images and queries."""
 
 from __future__ import annotations
 
+import math
 import os
 
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.black_box import CURVE, PEERS, Watched, art_zoo, images, reached
+from benchmarks.black_box import CURVE, PEERS, Watched, art_zoo, images, quiet, reached
 from nets import DEVICE
-from seewhy.attack import DBGE, ZOO
+from seewhy.attack import DBGE, ZOO, Boundary, Square
 from seewhy.classifier import Classifier
 from seewhy.data.fetch import cached
 
@@ -47,12 +48,55 @@ def test_dbge_is_nearer_than_hop_skip_jump_at_equal_queries(
     assert (ours.median(1).values <= theirs.median(1).values).all()
 
 
-def test_zoo_fools_no_less_and_is_no_farther_than_arts(few: tuple[Classifier, Tensor, Tensor]) -> None:
-    pytest.importorskip("art")
+def test_boundary_is_nearer_than_foolboxs_at_equal_queries(few: tuple[Classifier, Tensor, Tensor]) -> None:
+    pytest.importorskip("foolbox")
+    from foolbox.attacks.boundary_attack import BoundaryAttack
+    from foolbox.models.pytorch import PyTorchModel
+
     net, pixels, labels = few
-    pixels, labels = pixels[:1], labels[:1]
-    theirs = art_zoo(Watched(net), pixels, labels).clamp(0, 1)
-    found = ZOO()(net, pixels, labels)
-    assert found.success[-2].all()
-    if bool((net.predict(theirs).argmax(1).cpu() != labels).all()):
-        assert float(found.distances["l2"][-2]) <= float((theirs - pixels).norm())
+    curve = (500, 1_000, 2_500)
+    found = Boundary(queries=curve[-1], curve=curve)(net, pixels, labels)
+    assert found.success[-2:].all()
+    ours = found.distances["l2"][: len(curve)]
+    torch.manual_seed(0)
+    module = Watched(net)
+    module.watch(pixels, labels, curve[-1], curve)
+    with quiet():
+        model = PyTorchModel(module, bounds=(0, 1), device=module.mean.device)
+        BoundaryAttack(steps=curve[-1])(model, module.originals, module.labels, epsilons=None)
+    theirs = module.nearest.cpu()
+    assert torch.isfinite(theirs[-1]).all()  # it did run
+    print(ours.median(1).values, theirs.median(1).values)
+    assert (ours.median(1).values <= theirs.median(1).values).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_square_fools_no_fewer_than_torchattacks_at_equal_queries(
+    few: tuple[Classifier, Tensor, Tensor], norm: str
+) -> None:
+    peer = pytest.importorskip("torchattacks")
+    net, pixels, labels = images(30, DEVICE)
+    queries, eps = 300, 4 / 255 if norm == "linf" else 2 / 255 * math.sqrt(pixels[0].numel())
+    found = Square(queries=queries, eps=(eps,), norm=norm, refine=0)(net, pixels, labels)
+    attack = peer.Square(Watched(net), norm=norm.capitalize(), eps=eps, n_queries=queries)
+    theirs = attack(pixels, labels).cpu()
+    fooled = net.predict(theirs.clamp(0, 1)).argmax(1).cpu() != labels
+    print(found.success[0].float().mean(), fooled.float().mean())
+    assert 0 < fooled.float().mean() < 1
+    assert found.success[0].sum() >= fooled.sum()
+
+
+@pytest.mark.parametrize("index", [21, 35])
+def test_zoo_is_no_farther_than_arts_at_equal_queries(index: int) -> None:
+    """On the two of the first forty images that lie nearest to the boundary, which ten turns of ART's fool."""
+    pytest.importorskip("art")
+    net, pixels, labels = images(index + 1, DEVICE)
+    pixels, labels = pixels[-1:], labels[-1:]
+    module = Watched(net)
+    theirs = art_zoo(module, pixels, labels, turns=10).clamp(0, 1)
+    assert (net.predict(theirs).argmax(1).cpu() != labels).all()
+    found = ZOO(queries=module.asked)(net, pixels, labels)
+    told = f"ZOO, {module.asked} queries: {found.distances['l2'][-2:, 0].tolist()}; ART {float((theirs - pixels).norm())}"
+    print(told)
+    assert found.success_8bit[-1].all()
+    assert float(found.distances["l2"][-1]) <= float((theirs - pixels).norm()), told
