@@ -96,7 +96,9 @@ def test_zoo_is_no_farther_than_arts_at_equal_queries(index: int) -> None:
     theirs = art_zoo(module, pixels, labels, turns=10).clamp(0, 1)
     assert (net.predict(theirs).argmax(1).cpu() != labels).all()
     found = ZOO(queries=module.asked)(net, pixels, labels)
-    told = f"ZOO, {module.asked} queries: {found.distances['l2'][-2:, 0].tolist()}; ART {float((theirs - pixels).norm())}"
+    told = (
+        f"ZOO, {module.asked} queries: {found.distances['l2'][-2:, 0].tolist()}; ART {float((theirs - pixels).norm())}"
+    )
     print(told)
     assert found.success_8bit[-1].all()
     assert float(found.distances["l2"][-1]) <= float((theirs - pixels).norm()), told
