@@ -12,16 +12,21 @@ from torch import Tensor
 from benchmarks.black_box import CURVE, PEERS, Watched, art_zoo, images, quiet, reached
 from nets import DEVICE
 from seewhy.attack import DBGE, ZOO, Boundary, Square
+from seewhy.attack.base import size_of
 from seewhy.classifier import Classifier
 from seewhy.data.fetch import cached
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
-@pytest.fixture(scope="module")
-def few() -> tuple[Classifier, Tensor, Tensor]:
+@pytest.fixture(scope="module", autouse=True)
+def there() -> None:
     if os.environ.get("SEEWHY_CIFAR10") is None and cached("cifar10") is None:
         pytest.skip("needs CIFAR-10: seewhy data get cifar10, or its path in SEEWHY_CIFAR10")
+
+
+@pytest.fixture(scope="module")
+def few() -> tuple[Classifier, Tensor, Tensor]:
     return images(4 if DEVICE == "cpu" else 40, DEVICE)
 
 
@@ -57,7 +62,7 @@ def test_boundary_is_nearer_than_foolboxs_at_equal_queries(few: tuple[Classifier
     curve = (500, 1_000, 2_500)
     found = Boundary(queries=curve[-1], curve=curve)(net, pixels, labels)
     assert found.success[-2:].all()
-    ours = found.distances["l2"][: len(curve)]
+    ours = reached(found)[: len(curve)]
     torch.manual_seed(0)
     module = Watched(net)
     module.watch(pixels, labels, curve[-1], curve)
@@ -71,19 +76,24 @@ def test_boundary_is_nearer_than_foolboxs_at_equal_queries(few: tuple[Classifier
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_square_fools_no_fewer_than_torchattacks_at_equal_queries(
-    few: tuple[Classifier, Tensor, Tensor], norm: str
-) -> None:
+def test_square_fools_no_fewer_than_torchattacks_at_equal_queries(norm: str) -> None:
+    """Which squares are drawn decides over an image or two in twenty: successes of three draws together, within 5 %."""
     peer = pytest.importorskip("torchattacks")
-    net, pixels, labels = images(30, DEVICE)
+    net, pixels, labels = images(25, DEVICE)
     queries, eps = 300, 4 / 255 if norm == "linf" else 2 / 255 * math.sqrt(pixels[0].numel())
-    found = Square(queries=queries, eps=(eps,), norm=norm, refine=0)(net, pixels, labels)
-    attack = peer.Square(Watched(net), norm=norm.capitalize(), eps=eps, n_queries=queries)
-    theirs = attack(pixels, labels).cpu()
-    fooled = net.predict(theirs.clamp(0, 1)).argmax(1).cpu() != labels
-    print(found.success[0].float().mean(), fooled.float().mean())
-    assert 0 < fooled.float().mean() < 1
-    assert found.success[0].sum() >= fooled.sum()
+    ours, other = 0, 0
+    for seed in range(3):
+        found = Square(queries=queries, eps=(eps,), norm=norm, refine=0, seed=seed)(net, pixels, labels)
+        attack = peer.Square(Watched(net), norm=norm.capitalize(), eps=eps, n_queries=queries, seed=seed)
+        theirs = attack(pixels, labels).cpu()
+        for each in (found.images[0], theirs):
+            assert size_of(each - pixels, norm).max() <= 1.0001 * eps
+        ours += int(found.success[0].sum())
+        other += int((net.predict(theirs.clamp(0, 1)).argmax(1).cpu() != labels).sum())
+    told = f"Square, {norm}, {queries} queries, successes of 75: {ours}; torchattacks {other}"
+    print(told)
+    assert 0 < other < 75
+    assert ours >= 0.95 * other, told
 
 
 @pytest.mark.parametrize("index", [21, 35])
