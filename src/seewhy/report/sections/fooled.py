@@ -64,7 +64,10 @@ def fooling(reading: Reading) -> Fooling | None:
     for spec, found in by_spec.items():
         norm = found[0].record.get("norm", "linf")
         sizes = [row.record["smallest_eps"] for row in found]
-        course = charts.Course(named[spec], tuple(sizes), max(max(row.record["eps"]) for row in found))
+        largest = [max(row.record["eps"]) for row in found]
+        standing = [most for most, size in zip(largest, sizes, strict=True) if size is None]
+        tried = min(standing or [max(largest)])  # beyond it one was not
+        course = charts.Course(named[spec], tuple(sizes), tried)
         by_norm.setdefault(norm, []).append(course)
         there = sum(size is not None for size in sizes)
         low, high = wilson(there, len(sizes))
