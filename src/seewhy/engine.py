@@ -190,7 +190,7 @@ class Engine:
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """Inside, a GPU computes float32 in float32, not in TF32's ten bits, and the same twice; elsewhere it always does."""
+        """Inside, a GPU's products and convolutions in float32 are of float32, not of TF32's ten bits, and convolutions the same twice."""
         if self.device.type != "cuda":
             yield
             return
