@@ -190,7 +190,7 @@ class Engine:
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """Inside, a GPU's products and convolutions in float32 are of float32, not of TF32's ten bits, and convolutions the same twice."""
+        """Inside, a GPU's float32 is float32, not TF32's ten bits, and a convolution the same twice; a CPU has no other."""
         if self.device.type != "cuda":
             yield
             return

@@ -24,6 +24,8 @@ from seewhy.classifier import Classifier
 from seewhy.intervals import wilson
 from seewhy.report import charts, words
 from seewhy.report.html import render
+from seewhy.report.reading import Reading
+from seewhy.report.sections.fooled import fooling
 from seewhy.run import Run, audit, summary
 
 
@@ -179,6 +181,33 @@ def test_where_all_are_misclassified_nothing_is_counted(labelled: Run, tmp_path:
     assert "3 photographs are misclassified from the start: kept apart, and counted nowhere here." in section
     assert "<table" not in section
     assert "Why does" not in section
+
+
+def test_a_curve_ends_where_a_photograph_that_stood_was_tried_no_further(
+    labelled: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "run"
+    shutil.copytree(labelled.directory, old)
+    sizes = iter((0.1, 0.5, 0.3))
+    with sqlite3.connect(old / "results.sqlite") as database:
+        attacks = "SELECT image, record FROM results WHERE step = 'fgsm:eps=0.5'"
+        for image, record in database.execute(attacks).fetchall():
+            told = {**json.loads(record), "eps": [0, next(sizes)], "smallest_eps": None, "fooled": False}
+            query = "UPDATE results SET record = ? WHERE image = ? AND step = 'fgsm:eps=0.5'"
+            database.execute(query, (json.dumps(told), image))
+    database.close()
+    tried: list[float] = []
+
+    def drawn(_: str, courses: list[charts.Course], *rest: object) -> str:
+        tried.extend(each.tried for each in courses)
+        return ""
+
+    monkeypatch.setattr(charts, "accuracy", drawn)
+    with Run.open(old) as run:
+        right = [image.id for image in run.images() if not image.name.endswith("0.png")]
+        least = min(max(run.record(image, "fgsm:eps=0.5")["eps"]) for image in right)
+        fooling(Reading(run))
+    assert tried == [least] != [0.5]
 
 
 def test_sizes_are_said_in_their_norm() -> None:
