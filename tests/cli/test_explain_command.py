@@ -107,3 +107,12 @@ def test_a_composite_of_ones_own_is_a_file(here: Path, run: Run) -> None:
     assert audited.exit_code == 0, audited.stderr
     assert "composite=mine.toml" in (here / "run" / "run.json").read_text()
     assert run("audit", "cat.png", *words, "--out", "run").exit_code == 0
+
+
+def test_classes_of_one_slug_have_files_of_their_own(here: Path, run: Run) -> None:
+    about = json.loads((here / "weights.json").read_text())
+    (here / "weights.json").write_text(json.dumps(about | {"labels": ["crane (bird)", "crane, bird", "dog"]}))
+    words = ("--method", "gradient", "--class", "crane (bird)", "--class", "crane, bird")
+    told = document(run("explain", "cat.png", "--model", TINY, *words, "--json"))
+    first, second = (row["picture"] for row in told["explanations"])
+    assert not np.array_equal(opened(first), opened(second))

@@ -15,7 +15,18 @@ from torch import Tensor, nn
 from nets import FAMILIES, classifier, photos
 from seewhy.attack import FGSM
 from seewhy.attack.base import size_of
-from seewhy.attack.why_it_fails import BANDS, HALVINGS, SHARES, Diagnosis, _noise, diagnose, paragraph, passes, spectrum
+from seewhy.attack.why_it_fails import (
+    BANDS,
+    HALVINGS,
+    SHARES,
+    Diagnosis,
+    _crossings,
+    _noise,
+    diagnose,
+    paragraph,
+    passes,
+    spectrum,
+)
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, LayerError, NothingToExplain, SpecError
 from seewhy.explain import GradCAM, Gradient
@@ -254,3 +265,17 @@ def test_the_nearest_boundary_is_nearest_in_the_attacks_norm() -> None:
     for norm, nearest in (("linf", 2), ("l2", 1)):
         found = diagnose(net, FGSM(eps=(0.3,), norm=norm, refine=0)(net, images))
         assert int(found.nearest) == nearest
+
+
+def test_nan_is_no_other_class() -> None:
+    class Broken(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            """The first class from white down to half grey, NaN where it is darker."""
+            level = pixels.mean((1, 2, 3))[:, None]
+            logits = torch.cat([level, level - 1], 1)
+            return logits.where(level >= 0.5, torch.nan)
+
+    broken = Classifier(Broken(), size=4, check=False)
+    bright = torch.ones(1, 3, 4, 4)
+    lengths = _crossings(broken, bright, torch.zeros(1, 1, 3, 4, 4), torch.tensor([0]))
+    assert not lengths.isfinite().any()

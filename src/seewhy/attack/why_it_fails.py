@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seewhy.attack.base import Adversarial
+from seewhy.attack.oracles import predicted
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter
@@ -239,9 +240,9 @@ def between(
         clean = net.predict(pixels).cpu()
         answers = net.predict(flat).cpu().unflatten(0, every.shape[:2])
         after = answers[0].argmax(1)
-        if bool((after == before).any()):
+        if not bool(_elsewhere(answers[0], before).all()):
             raise InputError(
-                "expected changed images that the model no longer gives the class before, got some that it does"
+                "expected changed images that the model gives another class than before, got some that it does not"
             )
         gap, slope, nearest = _slopes(net, pixels, clean, before, after, norm)
         ended = _gap(answers, before, after)
@@ -252,7 +253,7 @@ def between(
         moved = {explainer.spec: _moved(net, explainer, pixels, every, before) for explainer in explainers}
         distances = _crossings(net, pixels, every, before)
         transfer = {
-            name: other.predict(flat).cpu().argmax(1).unflatten(0, every.shape[:2]) != before
+            name: _elsewhere(other.predict(flat).unflatten(0, every.shape[:2]), before)
             for name, other in others.items()
         }
         fair = {name: other.predict(pixels).cpu().argmax(1) == before for name, other in others.items()}
@@ -354,7 +355,7 @@ def _crossings(net: Classifier, pixels: Tensor, ends: Tensor, before: Tensor) ->
         return torch.lerp(pixels[of[rows]], flat[rows], shares.view(-1, 1, 1, 1)).clamp(0, 1)
 
     def left(rows: Tensor, shares: Tensor) -> Tensor:
-        return net.predict(at(rows, shares)).cpu().argmax(1) != before[of[rows]]
+        return _elsewhere(net.predict(at(rows, shares)), before[of[rows]])
 
     rows, share = torch.arange(len(flat)), 1 / 4
     while share <= REACH and len(rows):
@@ -370,6 +371,12 @@ def _crossings(net: Classifier, pixels: Tensor, ends: Tensor, before: Tensor) ->
     if len(rows):
         lengths[rows] = (at(rows, high[rows]) - pixels[of[rows]]).flatten(1).norm(dim=1)
     return lengths.unflatten(0, (-1, count))
+
+
+def _elsewhere(logits: Tensor, before: Tensor) -> Tensor:
+    """Whether logits (..., C) name a class, and not the one before: NaN names none."""
+    classes = predicted(logits.cpu())
+    return (classes != before) & (classes >= 0)
 
 
 def _followed(net: Classifier) -> tuple[str, ...]:

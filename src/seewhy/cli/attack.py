@@ -16,6 +16,7 @@ from seewhy.cli.options import (
     Machine,
     open_images,
     slug,
+    slugs,
     stems,
     with_folder,
     with_images,
@@ -141,16 +142,17 @@ def attack(
     nets = {model: net, **{spec: machine.load(spec, spoken) for spec in victims if spec != model}} if victims else {}
     if nets:
         alike(nets)
-    beyond = Beyond(nets, defences, folder)
+    stem = slugs(methods)
+    beyond = Beyond(nets, defences, folder, stem)
     warn_of_time(spoken, net, methods, len(found) * beyond.attacks, 1)
     work = Work(spoken, net, found, "attacking", [(spec, "") for spec in methods], stems(found.names))
 
     def file(image: str, spec: str, kind: str = "") -> str:
-        return ".".join(filter(None, (work.stem[image], slug(spec), target and slug(target), kind, "png")))
+        return ".".join(filter(None, (work.stem[image], stem[spec], target and slug(target), kind, "png")))
 
     kinds = ["", "strip", "adversarial", "original", *(["why"] if why else [])]
     files = [file(image, spec, kind) for image in found.names for spec in methods for kind in kinds]
-    folder.prepare([*files, *(f"{name}.png" for name in _COMPARED if compare), *beyond.files(list(methods))])
+    folder.prepare([*files, *(f"{name}.png" for name in _COMPARED if compare), *beyond.files()])
     others = {spec: other for spec, other in nets.items() if other is not net}
     rows, table, parts = [], [], []
     answers: list[Adversarial] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seewhy.cli.options import Folder, slug
+from seewhy.cli.options import Folder
 from seewhy.cli.shell import Shell
 from seewhy.cli.work import draw
 from seewhy.errors import SpecError
@@ -52,11 +52,13 @@ class Limits:
 
 @dataclass
 class Beyond:
-    """What is asked about each attack beside its images, added up over them. `nets`: with victims, the attacked model first."""
+    """What is asked about each attack beside its images, added up over them. `nets`: with victims, the attacked model first;
+    `stem`: each method's part of its files' names."""
 
     nets: Mapping[str, Classifier]
     defences: bool
     folder: Folder
+    stem: Mapping[str, str]
     transfers: dict[str, list[Transfer]] = field(default_factory=dict)
     controls: dict[str, list[tuple[Control, ...]]] = field(default_factory=dict)
     detectors: dict[str, list[Detector]] = field(default_factory=dict)
@@ -68,10 +70,13 @@ class Beyond:
 
         return max(1, len(self.nets)) + len(DEFENCES) * self.defences
 
-    def files(self, methods: Sequence[str]) -> list[str]:
+    def files(self) -> list[str]:
         """The pictures that it will draw."""
         kinds = [*(["transfer"] if self.nets else []), *(["detector"] if self.defences else [])]
-        return [_file(kind, spec) for kind in kinds for spec in methods]
+        return [self._file(kind, spec) for kind in kinds for spec in self.stem]
+
+    def _file(self, kind: str, spec: str) -> str:
+        return f"{kind}.{self.stem[spec]}.png"
 
     def add(self, net: Classifier, attacker: Attacker, image: Images, label: str | None, answer: Adversarial) -> None:
         """Ask about one image, `answer` being the attack on it."""
@@ -94,7 +99,7 @@ class Beyond:
         return found
 
     def _transfer(self, spec: str, found: Transfer) -> dict[str, Any]:
-        path = self.folder.file(_file("transfer", spec))
+        path = self.folder.file(self._file("transfer", spec))
         draw(found.plot(), path)
         return {
             "method": spec,
@@ -110,7 +115,7 @@ class Beyond:
         told = None
         if spec in self.detectors:
             found: Detector = _sum(self.detectors[spec])
-            path = self.folder.file(_file("detector", spec))
+            path = self.folder.file(self._file("detector", spec))
             draw(found.plot(), path)
             told = {
                 "squeezers": found.squeezers,
@@ -152,10 +157,6 @@ def _detected(spec: str, found: Mapping[str, Any] | None) -> str:
         f"the original{'s' if count > 1 else ''} with an area under its ROC curve of {found['auc']:.2f} (chance is 0.5); the "
         "attack does not know of it."
     )
-
-
-def _file(kind: str, spec: str) -> str:
-    return f"{kind}.{slug(spec)}.png"
 
 
 def _sum(parts: Sequence[Any]) -> Any:

@@ -12,7 +12,7 @@ from seewhy.cli.options import (
     Machine,
     open_images,
     share,
-    slug,
+    slugs,
     stems,
     with_folder,
     with_images,
@@ -118,8 +118,10 @@ def explain(
         [*wanted, "contrast"] if contrast and wanted else ["", "runner-up", "contrast"] if contrast else wanted or [""]
     )
 
+    short = slugs(filter(None, named)) | slugs(methods)
+
     def file(image: str, *parts: str) -> str:
-        return ".".join(filter(None, (work.stem[image], *map(slug, filter(None, parts)), "png")))
+        return ".".join(filter(None, (work.stem[image], *(short.get(part, part) for part in parts), "png")))
 
     files = [
         each
