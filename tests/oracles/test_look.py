@@ -195,6 +195,19 @@ def test_activations_are_what_the_layer_answers_strongest_first() -> None:
         Activations("fc")(net, images)
 
 
+def test_maps_whose_channels_come_last_are_shown_a_channel_each() -> None:
+    net, images = classifier(FAMILIES["convnext"]()), photos(2)
+    expected = capture(net, images, ["norm"])["norm"].permute(0, 3, 1, 2)
+    assert expected.shape[1] != expected.shape[2]
+    found = Activations("norm", channels=0)(net, images)
+    torch.testing.assert_close(found.maps, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.mean, expected.mean((2, 3)), rtol=1e-4, atol=1e-5)
+    both = BeforeAfter("norm", channels=3)(net, images)
+    torch.testing.assert_close(both.before, expected[0, both.channels], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(both.after, expected[1, both.channels], rtol=1e-4, atol=1e-5)
+    assert both.change.shape == expected.shape[1:2]
+
+
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_what_is_kept_stays_as_it_was_where_the_network_overwrites_it(spelling: str) -> None:
     expected = capture(classifier(Spelled("functional")), photos())

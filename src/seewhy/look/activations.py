@@ -110,7 +110,11 @@ class Activations(Look):
         pixels = net.check(images)
         layer = map_of(net, self.layer)
         with Meter(net.engine.device) as meter:
-            found = net.engine.map(lambda part, _: capture(net, part, [layer])[layer].float().cpu(), pixels, "forward")
+            found = net.engine.map(
+                lambda part, _: maps_first(net, layer, capture(net, part, [layer])[layer]).float().cpu(),
+                pixels,
+                "forward",
+            )
         strength = found.abs().mean((2, 3))
         count = min(self.channels, found.shape[1]) or found.shape[1]
         if self.channels:
@@ -137,3 +141,9 @@ def map_of(net: Classifier, layer: str | None) -> str:
     if len(shape) != 4:
         raise LayerError(f"{address} answers {shape[1:]} for an image, not maps (C, H, W); choose another")
     return address
+
+
+def maps_first(net: Classifier, layer: str, answer: Tensor) -> Tensor:
+    """The maps (N, C, h, w) of a layer's answer, whose channels may come last, as ConvNeXt's and Swin's do."""
+    seen = next(each for each in trace(net) if each.address == layer)
+    return answer if seen.channels_first else answer.permute(0, 3, 1, 2)

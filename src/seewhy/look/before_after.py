@@ -15,7 +15,7 @@ from seewhy.data.sets import DataSet
 from seewhy.engine import Cost, Meter
 from seewhy.errors import InputError, SpecError
 from seewhy.lens.capture import capture
-from seewhy.look.activations import map_of
+from seewhy.look.activations import map_of, maps_first
 from seewhy.look.base import Look
 from seewhy.look.statistics import rectified
 from seewhy.result import save, shown
@@ -133,7 +133,7 @@ class BeforeAfter(Look):
             found = capture(net, pixels.to(net.engine.device), layers)
             logits = net.predict(pixels).cpu()
         maps = {"": pixels, **{each: found[each].float() for each in layers}}
-        before, after = maps[layer].cpu()
+        before, after = maps_first(net, layer, maps[layer]).cpu()
         apart = (after - before).flatten(1).norm(dim=1)
         size = before.flatten(1).norm(dim=1)
         channels = apart.argsort(descending=True, stable=True)[: self.channels]
