@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from nets import FAMILIES, classifier, photos
 from seewhy.classifier import Classifier
-from seewhy.data.images import Images
+from seewhy.data.images import Images, Preprocess
 from seewhy.data.photo import Picture
 from seewhy.data.sets import Arrays, DataSet
 from seewhy.errors import DataError, InputError, LayerError, MissingExtra, SpecError
@@ -193,6 +194,25 @@ def test_what_is_far_from_every_code_is_called_strange(found: MappedCodes) -> No
     other = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), size=8, labels=["red", "green", "blue"])
     with pytest.raises(InputError, match="other weights"):
         found.place(other, odd)
+
+
+def test_new_images_must_be_given_to_the_model_as_the_maps_were(found: MappedCodes, tmp_path: Path) -> None:
+    words: dict[str, Any] = {"labels": ["red", "green", "blue"]}
+    larger, darker = Classifier(Colours(), size=16, **words), Classifier(Colours(), size=8, mean=(0.5,) * 3, **words)
+    squashed = Classifier(Colours(), preprocess=Preprocess((8, 8), fit="squash"), **words)
+    assert larger.fingerprint == darker.fingerprint == squashed.fingerprint == found.fingerprint
+    for other, said in ((larger, "16×16 pixels"), (darker, "mean 0.5, 0.5, 0.5"), (squashed, "squash")):
+        images = torch.rand(2, 3, *other.size)
+        with pytest.raises(InputError, match=rf"the map is of images of 8×8 pixels .* given them of .*{said}"):
+            found.place(other, images)
+    dataclasses.replace(found, given="").save(tmp_path / "older.npz")
+    with np.load(tmp_path / "older.npz") as held:
+        arrays = {name: held[name] for name in held.files}
+    about = json.loads(str(arrays.pop("about")))
+    del about["given"]
+    np.savez(tmp_path / "older.npz", about=np.array(json.dumps(about)), **arrays)
+    older = MappedCodes.load(tmp_path / "older.npz")  # from before that was kept
+    assert len(older.place(darker, coloured(1))) == 3
 
 
 def test_a_file_that_is_no_map(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ class MappedCodes:
     among the codes (1, 0, −1: not asked); `knn_map` and `knn_codes` the shares. `chance` is that of the largest class;
     `trustworthiness` in [0, 1], `kept` the share of the k nearest by code that are so in the map, `divergence` t-SNE's KL in
     nats; None where there is none. `reduced` (N, C) are the codes along principal axes `directions` (C, D) from `mean`
-    (D,), in which neighbours were sought; `nearest` (N,) the distance of each code to the next. `layout` is what drew it.
+    (D,), in which neighbours were sought; `nearest` (N,) the distance of each code to the next. `layout` is what drew it,
+    `given` how the model is given images, in words, "" in maps of older versions.
     """
 
     method: str
@@ -84,6 +85,7 @@ class MappedCodes:
     failed: tuple[tuple[int, str], ...]
     cost: Cost
     notes: tuple[str, ...]
+    given: str = ""
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -127,8 +129,8 @@ class MappedCodes:
         """Lay new images onto the map, each as if it came alone; the map stays as it is.
 
         Answers a `PlacedCodes`. True classes are found among the map's by their names, see `DataSet.aligned`; images of others
-        have none. Raises `InputError` for another model than the map's. Cost: one forward pass an image and, for t-SNE, 250
-        short steps; for UMAP, the graph of the map's codes anew.
+        have none. Raises `InputError` for another model than the map's, or one that is given images in another way. Cost: one
+        forward pass an image and, for t-SNE, 250 short steps; for UMAP, the graph of the map's codes anew.
         """
         from seewhy.look import layout
 
@@ -136,6 +138,11 @@ class MappedCodes:
             raise InputError(
                 f"the map is of {self.model}, and {net.name} has other weights; give the model that the map was made with "
                 "(--model)"
+            )
+        if self.given not in ("", _given(net)):
+            raise InputError(
+                f"the map is of images of {self.given}, and {net.name} is given them of {_given(net)}, which makes other "
+                "codes; give the model as the map was made with it (--model)"
             )
         method = parse(self.method, "look")
         if not isinstance(method, CodeMap):
@@ -219,7 +226,7 @@ class MappedCodes:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as held:
                 about = json.loads(str(held["about"]))
                 found: dict[str, Any] = {key: torch.from_numpy(held[key]) for key in held.files if key != "about"}
-            found |= about
+            found |= {"given": ""} | about  # older versions kept none
             found["cost"] = Cost(**about["cost"])
             found["failed"] = tuple((index, sentence) for index, sentence in about["failed"])
             for key in ("classes", "outputs", "names", "notes"):
@@ -461,6 +468,7 @@ class CodeMap(Look):
             failed=seen.failed,
             cost=Cost(),
             notes=tuple(notes),
+            given=_given(net),
         )
 
     def _fitting(self, n: int, alike: bool, notes: list[str]) -> tuple[str, float]:
@@ -497,6 +505,14 @@ def _within_classes(k: int, classes: Tensor, notes: list[str]) -> int:
 
 
 _NAMES = {"tsne": "t-SNE", "umap": "UMAP", "pca": "principal axes"}
+
+
+def _given(net: Classifier) -> str:
+    """How a model is given images: their size, how they are brought to it, and the normalisation."""
+    way = net.preprocess
+    fitted = way.fit if way.resize is None else f"{way.fit} of {way.resize}"
+    mean, std = (", ".join(f"{each:.6g}" for each in values) for values in (net.mean, net.std))
+    return f"{way.size[0]}×{way.size[1]} pixels ({fitted}, {way.interpolation}; mean {mean}; deviation {std})"
 
 
 def _aligned(images: Pictures, outputs: Sequence[str], notes: list[str]) -> tuple[Pictures, tuple[str, ...], bool]:
