@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,30 @@ def test_every_command_that_a_document_names_exists() -> None:
             assert command in seewhy.commands, f"{document}: seewhy {command}"
         for target in re.findall(r"`make ([a-z-]+)`", text):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{document}: make {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_commands_of_a_document_can_be_given(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every word is read by the command's own parser; methods have their options, and models the layers that are named."""
+    from seewhy.cli import seewhy
+    from seewhy.cli.shell import Shell
+    from seewhy.look.base import Look
+    from seewhy.method import parse
+    from seewhy.zoo import load
+
+    monkeypatch.chdir(tmp_path)
+    for line in "".join(blocks(document, "sh")).replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] != ["seewhy"]:
+            continue
+        name, command = words[1], seewhy.commands[words[1]]
+        with command.make_context(name, words[2:], obj=Shell()) as context:
+            for spec in context.params.get("specs") or ():
+                method = parse(spec, "" if name == "audit" else name)
+                if isinstance(method, Look):
+                    method.check(load(f"{context.params['model']},weights=none", check=False))
 
 
 def maker() -> Any:
