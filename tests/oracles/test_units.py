@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,31 @@ def test_a_planted_unit_gets_its_class_and_its_concept() -> None:
     assert found.plot() is not None
 
 
+def test_a_unit_at_its_ceiling_is_on_there() -> None:
+    """ReLU6 makes all of a red square the same, and more places than the share that exceeds a threshold."""
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    net = Classifier(module, size=16, check=False)
+    with torch.no_grad():
+        module[0].get_parameter("weight").zero_()[0, 0] = 20
+        module[0].get_parameter("bias").copy_(torch.tensor([-10.0, 9, -9]))  # red; always at the ceiling; dead
+    mask = torch.zeros(10, 16, 16, dtype=torch.bool)
+    mask[:, 4:8, 4:8] = True
+    pixels = torch.zeros(10, 3, 16, 16)
+    pixels[:, 0][mask] = 1
+    images = Images(pixels, labels=torch.arange(10) % 2)
+    found = Units(layer="1")(net, images, {"red": mask})
+    assert found.iou is not None
+    assert found.iou[:, 0].tolist() == [1, 0, 0]  # what is on everywhere, or nowhere, finds nothing
+    assert found.drawn.tolist() == [0]
+    assert found.name(0) == "red"
+    (note,) = (note for note in found.notes if "largest value" in note)
+    assert note.startswith("2 of 3 units of 1 answer their largest value in more than 0.5 % of all places")
+    loose = Units(layer="1", quantile=0.07)(net, images, {"red": mask})
+    assert loose.iou is not None
+    assert loose.iou[:, 0].tolist() == [1, 0, 0]
+    assert any(note.startswith("1 of 3 units of 1 answer their largest") for note in loose.notes)
+
+
 def test_dissection_is_that_of_plain_loops() -> None:
     net, images, mask = planted(6)
     found = Units(layer="2", quantile=0.1)(net, images, {"red": mask})
@@ -131,6 +158,10 @@ def test_a_data_set_and_predicted_classes() -> None:
     same = Units(shuffles=5)(net, Images(pixels.pixels, labels=net.predict(pixels).argmax(1)))
     assert torch.equal(guessed.selectivity, same.selectivity)
     assert any("model predicts" in note for note in guessed.notes)
+    unknown = replace(pictures, labels=(None,) * 12, classes=tuple(f"kind {i}" for i in range(7)))
+    named = Units(shuffles=5)(net, unknown)
+    assert torch.equal(named.selectivity, guessed.selectivity)
+    assert named.classes == net.labels  # the indices are of the model's classes, not of the set's
 
 
 def test_bad_input_is_a_clear_sentence_or_note() -> None:

@@ -36,6 +36,9 @@ _AT_ONCE = 256
 #: matrices (H, h) and (W, w) that enlarge a map
 Ways = tuple[Tensor, Tensor]
 
+#: how far below its ceiling a unit counts as on, as a share: enlarging rounds
+_BELOW = 1e-6
+
 #: the sheet: how many units at most, images of each, and their side
 UNITS, SHOWN, SIDE = 6, 5, 96
 
@@ -119,8 +122,10 @@ class Units(Look):
 
     `masks` (network dissection): for each concept (N, H, W), true where an image shows it, or (H, W) by the place of each image
     that has a mask of it, as `seewhy.data.masks` reads them. A unit is on where its map, enlarged bilinearly between its
-    receptive fields' centres, is above the value that the share `quantile` of all its responses exceeds; its concept is the
-    one with the largest IoU = |on ∧ mask| / |on ∨ mask| over all images, if above `iou`.
+    receptive fields' centres, is above the value that the share `quantile` of all its responses exceeds; where a larger
+    share reaches its largest value, as under a ceiling such as ReLU6's, it is on at that value, with a note. Its concept is
+    the one with the largest IoU = |on ∧ mask| / |on ∨ mask| over all images, if above `iou`; a unit that is on everywhere
+    has none.
 
     `layer`: an address as `seewhy model` prints it (none: the last spatial map). Answers a `NamedUnits`.
     Raises `InputError` for masks that don't fit the images. One class alone is a note, and selectivity 0.
@@ -183,7 +188,7 @@ class Units(Look):
         layer = self._layer(net)
         notes: list[str] = []
         with Meter(net.engine.device) as meter:
-            responses, labels, indices, top = self._seen(net, images, layer, classes, bool(names), notes)
+            responses, labels, indices, top, classes = self._seen(net, images, layer, classes, bool(names), notes)
             known = labels >= 0
             if not known.all() and known.any():
                 notes.append(
@@ -225,8 +230,8 @@ class Units(Look):
         classes: tuple[str, ...],
         keep: bool,
         notes: list[str],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Mean positive responses (N, C), labels and places (N,); with `keep`, each unit's threshold (C,)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, tuple[str, ...]]:
+        """Mean positive responses (N, C), labels and places (N,); with `keep`, each unit's threshold (C,); the labels' names."""
         shape = next(each.shape for each in trace(net) if each.address == layer)
         places = shape[2] * shape[3] if len(shape) == 4 else 1
         most = int(self.quantile * len(images) * places) + 1
@@ -261,19 +266,29 @@ class Units(Look):
             raise InputError(f"{layer} answers infinite values or no numbers for some images; choose another layer")
         if (classed < 0).all():
             notes.append("no true classes are known: those that the model predicts stand in")
+            classes = net.labels
             guesses = [
                 net.predict(part.images).argmax(1).cpu()
                 for part in parts(net, images, 0, Tally.empty(classes))
                 if part.images is not None
             ]
             classed = torch.cat(guesses)
-            if len(classes) < net.classes:
-                raise InputError(
-                    f"the model predicts {net.classes} classes, and the images name {len(classes)}; label them"
-                )
         # one more than the share, so that the share lies above it
         rank = int(self.quantile * len(joined) * places)
-        return joined, classed, torch.cat(indices), None if top is None else top[:, min(rank, top.shape[1] - 1)]
+        threshold = None if top is None else self._threshold(top, min(rank, top.shape[1] - 1), layer, notes)
+        return joined, classed, torch.cat(indices), threshold, classes
+
+    def _threshold(self, top: Tensor, rank: int, layer: str, notes: list[str]) -> Tensor:
+        """What each unit is on above (C,), of its largest responses (C, r), the highest first."""
+        threshold = top[:, rank]
+        cut = (threshold == top[:, 0]) & (threshold > 0)
+        if bool(cut.any()):
+            notes.append(
+                f"{int(cut.sum())} of {len(cut)} units of {layer} answer their largest value in more than "
+                f"{100 * self.quantile:g} % of all places, and are on in all of these: the places are few, or something cuts "
+                "the units off; choose what goes into it"
+            )
+        return torch.where(cut, threshold * (1 - _BELOW), threshold)
 
     def _selective(
         self, responses: Tensor, labels: Tensor, classes: int, notes: list[str]
@@ -314,6 +329,7 @@ class Units(Look):
         """Thresholds (C,), IoU and common pixels (C, K); and how maps are enlarged."""
         common = torch.zeros(len(threshold), len(masks), dtype=torch.float64)
         on = torch.zeros(len(threshold), 1, dtype=torch.float64)
+        total = 0
         shown_by = torch.zeros(1, len(masks), dtype=torch.float64)
         ways: Ways | None = None
         for part in parts(net, images, 0, Tally.empty(classes)):
@@ -326,6 +342,7 @@ class Units(Look):
                     ways = _between(net, layer, (maps.shape[1], maps.shape[2]), notes)
                 places, pixels = concepts.shown(masks, index, net.size)
                 shown_by[0, places] += pixels.sum(1)
+                total += net.size[0] * net.size[1]
                 for start in range(0, len(maps), _AT_ONCE):
                     some = slice(start, start + _AT_ONCE)
                     active = (ways[0] @ maps[some] @ ways[1].T > threshold[some, None, None]).flatten(1).float()
@@ -334,7 +351,7 @@ class Units(Look):
         silent = [name for name, pixels in zip(masks, shown_by[0].tolist(), strict=True) if not pixels]
         if silent:
             notes.append(f"no image shows {', '.join(silent)}")
-        iou = common / (on + shown_by - common).clamp_min(1)
+        iou = (common / (on + shown_by - common).clamp_min(1)).masked_fill(on == total, 0)
         named = int((iou.max(1).values > self.iou).sum())
         notes.append(f"{named} of {len(iou)} units overlap a concept by an IoU above {self.iou:g}")
         if ways is None:
