@@ -196,7 +196,8 @@ def test_many_classes_share_the_last_colour_and_unknown_ones_are_grey() -> None:
     assert maps.categories(some, "error")[1] == ("right", "wrong", "not known")
     blind = dataclasses.replace(found, labels=torch.full((500,), -1))
     assert list(data(str(fragment(blind)))["kinds"]) == ["prediction"]
-    assert table(blind)
+    assert len(table(blind)) == 30
+    assert "The 30 most frequent classes; 10 more are not listed." in str(fragment(blind))
     with pytest.raises(InputError, match="class, prediction, error"):
         maps.categories(found, "size")
 
@@ -210,6 +211,12 @@ def test_the_reading_says_when_not_to_believe_the_picture() -> None:
     neither = torch.arange(300) % 4 // 3
     lost = dataclasses.replace(found, right_map=neither, right_codes=neither)
     assert any("Neither is better than guessing" in sentence for sentence in lost.words())
+    few = (torch.arange(300) < 9).long()
+    all_right = torch.ones(300, dtype=torch.int64)
+    uneven = dataclasses.replace(found, labels=few, predictions=few, right_map=all_right, chance=291 / 300)
+    assert not any("guessing" in sentence for sentence in uneven.words())  # three points, and all that there is to gain
+    common = dataclasses.replace(uneven, right_map=1 - few, right_codes=1 - few)
+    assert any("Neither is better than guessing" in sentence for sentence in common.words())
     assert any("read no single neighbourhood" in s for s in dataclasses.replace(found, trustworthiness=0.6).words())
     rows = table(found)
     assert sum(int(row.images) for row in rows) == 300
@@ -255,6 +262,25 @@ addEventListener("load", () => setTimeout(() => {
     key("ArrowLeft"); await wait(); told.next = live.textContent;
     key("+"); key("0"); key("Escape"); await wait();
     told.gone = tip.hidden;
+    canvas.setPointerCapture = () => {}; // what no finger made has no pointer to capture
+    const box = canvas.getBoundingClientRect();
+    const touch = (across, down, kinds) => kinds.forEach((kind) => canvas.dispatchEvent(new PointerEvent(kind, {
+      pointerId: 7, pointerType: "touch", bubbles: true,
+      clientX: box.left + across * box.width, clientY: box.top + down * box.height,
+    })));
+    const lifted = ["pointerup", "pointerout", "pointerleave"];
+    const tap = (across, down) => touch(across, down, ["pointerdown", ...lifted]);
+    let across = 0, down = 0;
+    for (let i = 0; i < 400; i++) {
+      across = (i % 20 + 0.5) / 20, down = (Math.floor(i / 20) + 0.5) / 20;
+      tap(across, down);
+      if (live.textContent.includes("predicted")) break;
+    }
+    await wait(); told.tapped = tip.hidden ? "" : tip.textContent; told.heard = live.textContent;
+    tap(0, 0); await wait(); told.let = tip.hidden;
+    const away = down < 0.5 ? down + 0.3 : down - 0.3; // the same point lies there then
+    touch(across, down, ["pointerdown"]); touch(across, away, ["pointermove", ...lifted]); await wait();
+    told.dragged = tip.hidden; key("0"); await wait();
     const chip = root.querySelector(".chips button"); chip.click(); await wait();
     told.pressed = root.querySelector(".chips button").getAttribute("aria-pressed"); told.fewer = ink();
     const radio = root.querySelector("input[value=error]"); radio.click(); await wait();
@@ -318,6 +344,10 @@ def test_it_works_in_a_browser(tmp_path: Path, size: str) -> None:
     assert told["thumb"]
     assert told["next"] not in ("", told["live"])
     assert told["gone"]
+    assert "predicted" in told["tapped"]  # it stays when the finger is lifted
+    assert told["tapped"].partition("class:")[0] == told["heard"].partition(", class")[0]
+    assert told["let"]
+    assert told["dragged"]  # a finger that moved the map chose nothing
     assert told["pressed"] == "true"
     assert told["fewer"] < told["ink"]
     assert [chip.rstrip("0123456789") for chip in told["chips"]] == ["right", "wrong"]

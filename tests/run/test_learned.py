@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -418,6 +419,51 @@ def test_the_report_shows_all_six(run: Run) -> None:
     assert f"{row(run, 'units').record['above']:,} of the 8 units" in section
     assert "recognises" in section
     assert "No other model of the same classes is at hand" in section
+
+
+#: sentences of the section that hold where nothing else was asked for
+USUAL = (
+    "the patterns that the first layer looks for",
+    "The first layer slides small patterns over the photograph",
+    "Those shown were chosen because their best images stand out most",
+    "just before it decides; images with similar codes lie close together here (t-SNE)",
+    "Distances between groups, and how large or dense they are, mean nothing.",
+    "of the last layer that has maps",
+)
+
+
+def test_the_sections_sentences_are_about_what_was_asked_for(
+    run: Run, net: Classifier, data: Path, tmp_path: Path
+) -> None:
+    usual = Section(run).html
+    assert [sentence for sentence in USUAL if sentence not in usual] == []
+    asked = [
+        "filters:layer=conv2",
+        "exemplars:k=3,units=1+2",
+        "map:layer=conv1,layout=pca",
+        "units:layer=conv1,shuffles=19",
+    ]
+    with audit(net, [data], tmp_path / "run", methods=asked, budget=None, limit=1) as other:
+        section = Section(other).html
+    assert [sentence for sentence in USUAL if sentence in section] == []
+    for sentence in (
+        "the patterns that convolutions look for",
+        "Those shown were asked for.",
+        "A layer answers to an image with a long list of numbers, its code; images with similar codes lie close together "
+        "here (principal axes)",
+        "What lies along the other axes is not seen",
+        "For each unit of a layer, how much more",
+    ):
+        assert sentence in section
+    assert "By the true classes" in section
+
+
+def test_classes_that_stand_in_are_said_to_be_the_models(net: Classifier, data: Path) -> None:
+    unlabelled = replace(folder(data), labels=(None,) * 61)
+    held: Any = SimpleNamespace(net=net, data=unlabelled, masks=None)
+    record = learning._named(held, Units(shuffles=19)).record
+    assert not record["true_classes"]
+    assert {each["label"] for each in record["named"]} <= set(net.labels)
 
 
 def test_filters_are_counted_and_numbered_as_they_lie(net: Classifier, data: Path, tmp_path: Path) -> None:

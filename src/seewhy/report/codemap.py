@@ -21,6 +21,7 @@ from seewhy.report.parts import Shown
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
     from seewhy.look.embed import MappedCodes
     from seewhy.report.pictures import Array
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 #: bytes of thumbnails that a page carries, as they stand in it
 BUDGET = 4_000_000
 
-#: what neighbours must do better than the largest class alone before it counts
+#: what neighbours must do better than the largest class alone before it counts, as a share of what there is to gain
 LITTLE = 0.05
 
 #: thumbnails in an atlas, and a row of it
@@ -72,7 +73,7 @@ def reading(found: MappedCodes) -> tuple[str, ...]:
         )
         apart = by_map - by_code
         points = f"{100 * abs(apart):.1f} points"
-        if max(by_map, by_code) <= found.chance + LITTLE:
+        if max(by_map, by_code) - found.chance <= LITTLE * (1 - found.chance):
             said.append("Neither is better than guessing: the picture says nothing about these classes.")
         elif abs(apart) <= FAR:
             said.append(
@@ -107,7 +108,7 @@ def reading(found: MappedCodes) -> tuple[str, ...]:
 
 def _alone(found: MappedCodes) -> bool:
     """Whether half of the images or more are the only ones of their class, or of the one that is predicted."""
-    classes = found.labels if bool((found.labels >= 0).any()) else found.predictions
+    classes, _ = _told(found)
     known = classes[classes >= 0]
     return len(known) > 0 and int(known.bincount()[known].median()) == 1
 
@@ -126,8 +127,7 @@ class Row:
 
 def table(found: MappedCodes) -> tuple[Row, ...]:
     """What the map shows, a row a class, the most frequent first."""
-    known = bool((found.labels >= 0).any())
-    index, names = (found.labels, found.classes) if known else (found.predictions, found.outputs)
+    index, names = _told(found)
     counts = index[index >= 0].bincount()
     rows = []
     for label in counts.argsort(descending=True, stable=True).tolist()[:_ROWS]:
@@ -148,6 +148,12 @@ def table(found: MappedCodes) -> tuple[Row, ...]:
             )
         )
     return tuple(rows)
+
+
+def _told(found: MappedCodes) -> tuple[Tensor, tuple[str, ...]]:
+    """The classes (N,) that the images are told by and their names: the predicted ones where no true one is known."""
+    known = bool((found.labels >= 0).any())
+    return (found.labels, found.classes) if known else (found.predictions, found.outputs)
 
 
 def _percent(right: Any) -> str:
@@ -241,7 +247,7 @@ def fragment(found: MappedCodes, *, key: str = "map", budget: int = BUDGET, head
             grid=grid(found) if budget > 0 else None,
             reading=reading(found),
             rows=table(found),
-            left=max(0, len(set(found.labels.tolist()) - {-1}) - _ROWS),
+            left=max(0, len(set(_told(found)[0].tolist()) - {-1}) - _ROWS),
             data=_script(data),
         )
     )

@@ -204,7 +204,7 @@ def _named(held: Whole, method: Units) -> Found:
         "images": found.count,
         "units": len(found.selectivity),
         "above": len(above),
-        "true_classes": held.data.labels is not None,
+        "true_classes": any(label is not None for label in held.data.labels or ()),
         "classes": len(found.best.unique()),
         "named": [
             {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seewhy.report import pictures, words
+from seewhy.report.maps import LAYOUTS
 from seewhy.report.parts import Panel, Section, Shown, shown
 from seewhy.report.reading import Reading
 from seewhy.report.sections.codes import mapped
@@ -91,6 +92,7 @@ def section(reading: Reading) -> Section | None:
         return None
     content = {
         "intro": _intro(reading),
+        "said": _said(reading),
         "filters": grids,
         "answers": answers,
         "exemplars": crops,
@@ -104,6 +106,41 @@ def section(reading: Reading) -> Section | None:
     }
     return Section("learned", "What did it learn?", "learned.html", content, _ENTRIES)
 
+
+def _said(reading: Reading) -> dict[str, Any]:
+    """What the section's own sentences depend on: which layers, units and layouts were asked for."""
+    rows = [row for image in (MODEL, *(each["id"] for each in reading.sets)) for row in reading.of(image) if row.ok]
+    of = {name: [row.record for row in rows if row.step.partition(":")[0] == name] for name in _WORDED}
+    units = {_asked(record, "units") for record in of["exemplars"]}
+    layouts = list(dict.fromkeys(record["layout"] for record in of["map"])) or ["tsne"]
+    return {
+        "first": not any(_asked(record, "layer") for record in of["filters"]),
+        "picked": _PICKED["some" if len(units) > 1 else "asked" if True in units else "chosen"],
+        "deciding": not any(_asked(record, "layer") for record in of["map"]),
+        "layout": ", ".join(LAYOUTS[layout] for layout in layouts),
+        "distances": _DISTANCES["pca" if layouts == ["pca"] else "some" if "pca" in layouts else ""],
+        "last": not any(_asked(record, "layer") for record in of["units"]),
+    }
+
+
+def _asked(record: dict[str, Any], option: str) -> bool:
+    """Whether an option of a method was asked for."""
+    return any(each.startswith(f"{option}=") for each in record["method"].partition(":")[2].split(","))
+
+
+_WORDED = ("filters", "exemplars", "map", "units")
+
+_PICKED = {
+    "chosen": "Those shown were chosen because their best images stand out most, so that they are clearer than most.",
+    "asked": "Those shown were asked for.",
+    "some": "Those shown were asked for, or chosen because their best images stand out most, so that they are clearer than most.",
+}
+
+_DISTANCES = {
+    "": "Distances between groups, and how large or dense they are, mean nothing.",
+    "pca": "What lies along the other axes is not seen: points that lie together may be far apart.",
+    "some": "But along principal axes, distances between groups, and how large or dense they are, mean nothing.",
+}
 
 _ENTRIES = (
     ("learned-filters", "Filters"),

@@ -217,10 +217,12 @@
   const move = (dx, dy) => { middle = [middle[0] - dx / scale(), middle[1] - dy / scale()]; keep(); draw(); };
 
   const fingers = new Map();
+  let tap = null; // where a single finger came down
   const where = (event) => { const box = canvas.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, where(event));
+    tap = fingers.size === 1 ? where(event) : null;
     pinned = false;
   });
   canvas.addEventListener("pointermove", (event) => {
@@ -236,7 +238,11 @@
     fingers.set(event.pointerId, now);
   });
   const lift = (event) => {
-    if (fingers.delete(event.pointerId) && event.type === "pointerup" && event.pointerType !== "mouse") choose(nearest(...where(event), 24), true);
+    if (!fingers.delete(event.pointerId) || event.type !== "pointerup" || event.pointerType === "mouse") return;
+    const now = where(event);
+    if (!tap || Math.hypot(now[0] - tap[0], now[1] - tap[1]) > 10) return; // it moved the map
+    choose(nearest(...now, 24), true);
+    pinned = at >= 0; // a finger that is lifted leaves the canvas, too
   };
   for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, lift);
   canvas.addEventListener("pointerleave", () => { if (!pinned && !fingers.size) choose(-1, false); });
