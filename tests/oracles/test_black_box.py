@@ -11,12 +11,26 @@ from torch.nn import functional as F
 
 from benchmarks.black_box import reached
 from nets import FAMILIES, classifier, photos
-from seewhy.attack import DBGE, JSMA, NES, ZOO, Attack, Boundary, Goal, LabelsOnly, Scores, Square
+from seewhy.attack import (
+    DBGE,
+    JSMA,
+    LBFGS,
+    NES,
+    ZOO,
+    Attack,
+    Boundary,
+    CarliniWagner,
+    DeepFool,
+    Goal,
+    LabelsOnly,
+    Scores,
+    Square,
+)
 from seewhy.attack.dbge import SPACES, basis, directions, greyed, normal
 from seewhy.attack.decisions import Search
 from seewhy.attack.nes import antithetic
 from seewhy.attack.oracles import as_saved
-from seewhy.attack.sizes import STEPS
+from seewhy.attack.sizes import LONGER, STEPS, longer
 from seewhy.attack.square import bump
 from seewhy.attack.zoo import Known, Space, nearby, promise
 from seewhy.classifier import Classifier
@@ -347,6 +361,43 @@ def test_a_success_that_rounding_undoes_is_none(attack: NES | Square, refine: in
     assert found.success_8bit[1:].all()
     assert found.best.tolist() == [1 + bool(refine)]
     assert float(found.smallest_eps) > 0.5 / 255
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        DeepFool(),
+        DeepFool(norm="linf"),
+        LBFGS(),
+        CarliniWagner(searches=3, steps=100),
+        DBGE(queries=2000),
+        DBGE(queries=2500, norm="linf"),
+        Boundary(queries=2000),
+        ZOO(queries=2000, coordinates=24, sides=(4,)),
+    ],
+    ids=lambda attack: attack.spec,
+)
+def test_what_is_nearest_of_all_is_fooled_in_8_bits_too(attack: DeepFool | DBGE) -> None:
+    net, image = barely(0.01 / 255)
+    found = replace(attack, eps=(1.0,))(net, image)
+    assert found.success[-2].all()
+    assert not found.success_8bit[-2].any()
+    assert float(found.distances["linf"][-2]) < 0.5 / 255 / 8  # eight times as far, rounding leads back still
+    assert found.best.tolist() == [2]
+    assert float(found.distances["linf"][-1]) <= 16.4 / 255
+    assert torch.equal(found.images[0], found.images[-1])  # what lies within a size counts at it
+    assert found.success_8bit[0].all()
+
+
+def test_changes_are_made_longer_until_rounding_leaves_something_of_them() -> None:
+    changes = torch.tensor([0.3, 0.4 / 255, 0.001 / 255, 0.0]).view(4, 1, 1, 1).expand(4, 3, 2, 2)
+    factors = longer(changes)
+    torch.testing.assert_close(factors[:, 0], torch.tensor(LONGER))
+    assert (factors[0] == 1).all()
+    greatest = factors[1:] * changes.amax((1, 2, 3)) * 255
+    torch.testing.assert_close(greatest[:, 1], torch.tensor([0.51, 1.02, 2.04, 4.08, 8.16, 16.32]))
+    torch.testing.assert_close(greatest[:, 2], greatest[:, 1])
+    assert (greatest[:, 3] == 0).all()
 
 
 def test_features_changed_by_less_than_rounding_are_changed_again() -> None:

@@ -280,7 +280,7 @@ def test_nearest_found_has_a_level_for_each_size_on_the_way(norm: str) -> None:
     pixels = photos(3)
     found = (pixels + torch.tensor([0.0, 0.01, 0.2]).view(-1, 1, 1, 1) * torch.randn(3, 24, 24)).clamp(0, 1)
     own = size_of(found - pixels, norm)
-    eps = (float(own[1]) * 3, float(own[1]) / 2)
+    eps = (float(own[1]) * 5, float(own[1]) * 3, float(own[1]) / 2)
     answer: Perturbed = nearest_found(found, pixels, eps, norm)
     assert torch.equal(answer.images[-1], found)
     torch.testing.assert_close(answer.eps[-1], own)
@@ -291,6 +291,14 @@ def test_nearest_found_has_a_level_for_each_size_on_the_way(norm: str) -> None:
         )
         near = own <= size
         torch.testing.assert_close(answer.images[level, near], found[near])
+    saved = (pixels + 4 * (found - pixels)).clamp(0, 1)
+    both = nearest_found(found, pixels, eps, norm, saved)
+    assert torch.equal(both.images[-1], saved)
+    far = size_of(saved - pixels, norm)
+    torch.testing.assert_close(both.eps[-2:], torch.stack([own, far]))
+    for level, size in enumerate(sorted(eps)):
+        assert torch.equal(both.images[level, far <= size], saved[far <= size])
+        torch.testing.assert_close(both.images[level, far > size], answer.images[level, far > size])
 
 
 class Poisoned(nn.Module):

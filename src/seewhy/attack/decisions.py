@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from seewhy.attack.base import Goal, Perturbed, size_of
 from seewhy.attack.oracles import View, as_saved
-from seewhy.attack.sizes import nearest_found
+from seewhy.attack.sizes import longer, nearest_found
 from seewhy.errors import SpecError, nearest
 
 #: how many numbers of images that are only asked about may lie in memory at once: 64 MB
@@ -166,21 +166,22 @@ class Search:
             pushed = (self.pixels[rows] + OFF * (self.images[rows] - self.pixels[rows])).clamp(0, 1)
             safe = self.fools(pushed, rows)
             self.images[rows[safe]] = pushed[safe]
-        saved = self.images.clone()
-        for push in PUSHES:
+        saved, changes = self.images.clone(), self.images - self.pixels
+        for push in longer(changes, PUSHES):
             rows = rows[self.view.can(rows)]
             if not len(rows):
                 break
-            pushed = (self.pixels[rows] + push * (self.images[rows] - self.pixels[rows])).clamp(0, 1)
-            saved[rows] = pushed
-            rows = rows[~self.fools(as_saved(pushed), rows)]
-        found = nearest_found(self.images, self.pixels, eps, self.norm)
+            pushed = (self.pixels[rows] + push[rows].view(-1, 1, 1, 1) * changes[rows]).clamp(0, 1)
+            good = self.fools(as_saved(pushed), rows)
+            saved[rows[good]] = pushed[good]
+            rows = rows[~good]
+        found = nearest_found(self.images, self.pixels, eps, self.norm, saved)
         more = torch.stack([*self.traced, self.images, saved])
-        images = torch.cat([found.images[:-1], more])
+        images = torch.cat([found.images[:-2], more])
         notes: tuple[str, ...] = ()
         lost = int(self.sizes.isinf().sum())
         if lost:
             notes = (
                 f"nothing that fools was found for {lost} of {len(self.pixels)} images: they come back as they were",
             )
-        return Perturbed(images, torch.cat([found.eps[:-1], size_of(more - self.pixels, self.norm)]), notes)
+        return Perturbed(images, torch.cat([found.eps[:-2], size_of(more - self.pixels, self.norm)]), notes)

@@ -35,9 +35,10 @@ class DeepFool(Attack[WhiteBox]):
     the secant of the margin, as far as it fools.
     All gradients of a step share one forward pass. At the first step every candidate is differentiated; later only those
     whose distance, by the last length of their gradient, is up to 1.25 times the smallest: on affine models all that can win.
-    Values (E, N, 3, H, W): a level for each of the sizes `eps` in [0, 1] pixels, what lies there on the way to the image found;
-    the image found; and after it one on the same line that fools rounded to 8 bits, and is so, if there is one up to eight
-    times as far. Sizes in `norm`.
+    Values (E, N, 3, H, W): a level for each of the sizes `eps` in [0, 1] pixels, the last of those that follow which is no
+    farther, or what lies there on the way to the image found; the image found; and after it one on the same line that fools
+    rounded to 8 bits, and is so, if there is one up to eight times as far, or, where no value changes by half a step of
+    8 bits, up to 16 steps. Sizes in `norm`.
     Raises `SpecError` for sizes, norms and counts that cannot be meant.
     Cost: at most 13 + `steps` + `refine` forward passes, two more for each size, and `steps`·(`candidates` − 1) backward
     passes, an image; a few forward passes and `candidates` backward passes are usual.

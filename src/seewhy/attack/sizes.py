@@ -146,19 +146,38 @@ def drawn(view: View, found: Tensor, pixels: Tensor, goal: Goal, rows: Tensor) -
 #: how much longer than the change found another one along it may be that is to outlive rounding
 LONGER = (1, 1.05, 1.2, 1.5, 2, 4, 8)
 
+#: a little more than half a step of 8 bits: a change that is nowhere as much is mostly nothing once it is rounded
+HALF = 0.51 / 255
+
+
+def longer(changes: Tensor, factors: tuple[float, ...] = LONGER) -> Tensor:
+    """How many times (K, N) as long as changes (N, 3, H, W) those along them are that may outlive rounding: `factors`.
+
+    Where no value changes by `HALF` they are 1, and what makes the greatest change of a value `HALF`, twice, four times that, …
+
+    >>> longer(torch.tensor([0.1, 0.00002]).view(2, 1, 1, 1).expand(2, 3, 2, 2), (1, 2, 4)).round()
+    tensor([[  1.,   1.],
+            [  2., 100.],
+            [  4., 200.]])
+    """
+    half = HALF / changes.flatten(1).abs().amax(1).clamp_min(1e-12)
+    faint = torch.cat([torch.ones_like(half)[None], half * 2.0 ** torch.arange(len(factors) - 1)[:, None]])
+    return torch.where(half > 1, faint, torch.tensor(factors)[:, None])
+
 
 def surviving(view: View, found: Tensor, pixels: Tensor, goal: Goal) -> Tensor:
     """What of `found` (N, 3, H, W) can be saved: rounded to 8 bits, on the way from `pixels` through `found`, and fooling.
 
-    The nearest by the factors `LONGER`, between which three queries decide, as far as the budget goes; `found` as it is where
-    none fools.
+    The nearest by the factors of `longer`, between which three queries decide, as far as the budget goes; `found` as it is
+    where none fools.
     """
-    kept, factors = found.clone(), torch.tensor(LONGER)
+    kept, changes = found.clone(), found - pixels
+    factors = longer(changes)
     low, high = torch.full((len(found),), -1), torch.full((len(found),), len(LONGER))
     while len(rows := ((high - low > 1) & view.can(torch.arange(len(found)))).nonzero()[:, 0]):
         middle = (low + high)[rows] // 2
-        longer = pixels[rows] + factors[middle].view(-1, 1, 1, 1) * (found[rows] - pixels[rows])
-        tried = as_saved(longer.clamp_(0, 1))
+        moved = pixels[rows] + factors[middle, rows].view(-1, 1, 1, 1) * changes[rows]
+        tried = as_saved(moved.clamp_(0, 1))
         good = goal.of(rows).reached(view.labels(tried, rows))
         kept[rows[good]], high[rows[good]], low[rows[~good]] = tried[good], middle[good], middle[~good]
     return kept
@@ -169,16 +188,17 @@ def nearest_found(
 ) -> Perturbed:
     """What an attack answers that looks for the nearest fooling images and found `found` (N, 3, H, W).
 
-    They are a level at their own sizes, and so are `saved`, those of `surviving`, after it. Before them, a level for each
-    size of `eps`: where the image found is farther than that, what lies at that size on the way to it. An image for which
-    nothing fools comes back as the attack left it, and is judged like any other.
+    They are a level at their own sizes, and so are `saved`, those that outlive rounding, after it. Before them, a level for
+    each size of `eps`: the last of these that is no farther than that; where both are, what lies at that size on the way to
+    the image found. An image for which nothing fools comes back as the attack left it, and is judged like any other.
     """
     last = found[None] if saved is None else torch.stack([found, saved])
     own = size_of(last - pixels, norm)
-    levels = [
-        (pixels + (size / own[0].clamp_min(1e-12)).clamp_max(1).view(-1, 1, 1, 1) * (found - pixels)).clamp(0, 1)
-        for size in sorted(eps)
-    ]
+    levels = []
+    for size in sorted(eps):
+        share = (size / own[0].clamp_min(1e-12)).clamp_max(1).view(-1, 1, 1, 1)
+        level = (pixels + share * (found - pixels)).clamp(0, 1)
+        levels.append(torch.where((own[-1] <= size).view(-1, 1, 1, 1), last[-1], level))
     asked = torch.tensor(sorted(eps))[:, None].expand(-1, len(pixels))
     return Perturbed(torch.cat([level[None] for level in levels] + [last]), torch.cat([asked, own]))
 
