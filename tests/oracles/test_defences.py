@@ -25,6 +25,7 @@ from seewhy.attack.defences import (
     defended,
     feature_squeezing,
 )
+from seewhy.attack.oracles import as_saved
 from seewhy.classifier import Classifier
 from seewhy.engine import Meter
 from seewhy.errors import InputError, SpecError
@@ -186,6 +187,25 @@ def test_what_was_never_attacked_has_not_withstood(defence: Defence, row: tuple[
     assert (found.of, found.clean, found.attacked, found.aware) == row
 
 
+def test_what_rounding_undoes_counts_as_fooled_nowhere() -> None:
+    """As in the attack's own table; and an image that fools only once it is rounded is none of those either."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    image, weight = as_saved(torch.full((1, 3, 4, 4), 0.5)), module[1].weight.detach()  # type: ignore[union-attr]
+    across = weight[0] - weight[1]  # type: ignore[index]
+    net = Classifier(module, size=4, check=False)
+    for distance, size, plain, stand in ((0.05, 0.4, True, (1, 1)), (0.8, 0.6, False, (1, 0))):
+        with torch.no_grad():
+            module[1].bias.copy_(  # type: ignore[union-attr, operator]
+                torch.stack([distance / 255 * across.abs().sum() - image.flatten() @ across, torch.zeros(())])
+            )
+        attack = FGSM(eps=(size / 255,), refine=0)
+        found = attack(net, image)
+        assert (bool(found.success.any()), bool(found.success_8bit.any())) == (plain, not plain)
+        assert found.best.tolist() == [-1]
+        rows = controls(net, attack, image, defences=[BitDepth(8)])
+        assert [row.attacked for row in rows] == list(stand)  # one behind the defence is rounded by it
+
+
 def test_a_pass_through_a_defence_is_counted_once(net: Classifier) -> None:
     images = photos(3)
     for defence in ALL:
@@ -252,9 +272,11 @@ def test_the_area_is_mann_whitneys(net: Classifier) -> None:
     assert added.squeezers == found.squeezers
     assert len(added.adversarial) == len(found.adversarial)
     kept = attacked.best >= 0
-    plain = net.predict(photos(8)[kept]).softmax(1)
-    moved = [(net.predict(each(photos(8)[kept])).softmax(1) - plain).abs().sum(1) for each in (BitDepth(), Median())]
-    torch.testing.assert_close(found.clean, torch.maximum(*moved))
+    for scores, pixels in ((found.clean, photos(8)[kept]), (found.adversarial, attacked.fooling[kept])):
+        saved = as_saved(pixels)
+        plain = net.predict(saved).softmax(1)
+        moved = [(net.predict(each(saved)).softmax(1) - plain).abs().sum(1) for each in (BitDepth(), Median())]
+        torch.testing.assert_close(scores, torch.maximum(*moved), rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_no_defence_is_said(net: Classifier) -> None:

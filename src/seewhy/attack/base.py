@@ -245,7 +245,7 @@ class Attack(Method, Generic[V]):
                 raise InputError(f"{self.spec} left the range of pixels [0, 1]; an attack must answer images inside it")
             logits, rounded = clean.expand(levels, -1, -1).clone(), clean.expand(levels, -1, -1).clone()
             if len(right):
-                logits[:, right], rounded[:, right] = _judged(net, found.images)
+                logits[:, right], rounded[:, right] = judged(net, found.images)
         unclear = view.unclear | ~(answered(logits) & answered(rounded))[:, right].all(0)
         changed = pixels.expand(levels, *pixels.shape).clone()
         changed[:, right] = found.images
@@ -275,7 +275,7 @@ class Attack(Method, Generic[V]):
         )
 
 
-def _judged(net: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+def judged(net: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (E, N, C) of plain passes on images (E, N, 3, H, W), and on them in 8 bits; what is the same is judged once."""
     levels, saved = len(images), as_saved(images)
     fresh = torch.ones(images.shape[:2], dtype=torch.bool)

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seewhy.attack.base import Adversarial
+from seewhy.attack.base import Adversarial, judged
 from seewhy.attack.compare import Attacker
-from seewhy.attack.oracles import predicted
+from seewhy.attack.oracles import as_saved, predicted
 from seewhy.classifier import Classifier, Target
 from seewhy.data.images import Images
 from seewhy.errors import InputError, SpecError
@@ -193,8 +193,9 @@ class Control:
 
     `clean` without an attack; `attacked` on images made for the undefended model; `aware` on images made for the defended one,
     by the same attack through the defence's gradients (for a random defence with another draw of it). An image counts where it
-    is right before the attack, by the model attacked too, and at every size that the attack tried; the others were not
-    attacked, and have withstood nothing. Controls by one defence on several images add up.
+    is right before the attack, by the model attacked too, and at every size that the attack tried, as it is or rounded to 8
+    bits: what is wrong in both is fooled, as everywhere. The others were not attacked, and have withstood nothing. Controls by
+    one defence on several images add up.
     """
 
     defence: str
@@ -253,10 +254,10 @@ def controls(
 
 
 def _standing(net: Classifier, found: Adversarial) -> Tensor:
-    """Which images (N,) were attacked, and a model has right before the attack and at every level of it."""
-    every = torch.cat([found.original.pixels[None], found.images])
-    predictions = predicted(net.predict(every.flatten(0, 1)).cpu()).unflatten(0, every.shape[:2])
-    return (predictions == found.labels).all(0) & ~found.wrong_at_start
+    """Which images (N,) were attacked, and a model has right before it and at every level of it, rounded to 8 bits or not."""
+    right = predicted(net.predict(found.original.pixels).cpu()) == found.labels
+    plain, rounded = (predicted(logits) == found.labels for logits in judged(net, found.images))
+    return right & (plain | rounded).all(0) & ~found.wrong_at_start
 
 
 @dataclass(frozen=True)
@@ -313,8 +314,8 @@ def feature_squeezing(
     """How well adversarial images are told by what squeezing changes (Xu, Evans & Qi 2018, arXiv 1704.01155, section 5).
 
     An image's score is the largest ℓ₁ distance between the probabilities of it and of its squeezed forms. Scored are the
-    originals of the images that the attack fooled, as the clean ones, and the smallest changes that fool. Raises `InputError`
-    where it fooled none.
+    originals of the images that the attack fooled, as the clean ones, and the smallest changes that fool, all rounded to 8
+    bits as they would be saved. Raises `InputError` where it fooled none.
     """
     fooled = found.best >= 0
     if not bool(fooled.any()):
@@ -323,6 +324,7 @@ def feature_squeezing(
         raise InputError("expected at least one squeezer, got none")
 
     def scores(pixels: Tensor) -> Tensor:
+        pixels = as_saved(pixels)
         plain = net.predict(pixels).cpu().softmax(1)
         moved = [(defended(net, each).predict(pixels).cpu().softmax(1) - plain).abs().sum(1) for each in squeezers]
         return torch.stack(moved).amax(0)
