@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from nets import FAMILIES, classifier, photos
-from seewhy.attack import FGSM, IFGSM, WhiteBox, sets
+from seewhy.attack import FGSM, IFGSM, DeepFool, WhiteBox, sets
 from seewhy.attack.base import Adversarial
 from seewhy.attack.compare import compare, together, transferred
 from seewhy.classifier import Classifier
@@ -99,13 +100,23 @@ def test_a_line_ends_at_the_smallest_size_to_which_a_standing_image_was_tried(ne
     standing = left & ended.smallest_eps.isinf()
     found = compare([ended])
     assert float(found.tried[0]) == float(ended.eps.amax(0)[standing].min()) < 0.3
-    assert found.stopped[0, ~left].isinf().all()
+    assert torch.equal(found.stopped[0], ended.eps.amax(0))
     both = together([compare([whole]), found])
     assert float(both.tried[0]) == float(found.tried[0])
     assert found.plot().axes
     assert f"the queries did not suffice to try {int(ended.untried.sum())} of 21 sizes" in found.notes[0]
     nothing = FGSM(eps=(0.3,))(net, images)  # sizes of one step are all tried
     assert not nothing.untried.any()
+
+
+def test_what_stands_was_tried_as_far_as_the_nearest_image_looked_for(net: Classifier, images: Images) -> None:
+    found = DeepFool()(net, images)
+    standing = torch.arange(8) == 1
+    found = replace(found, success=found.success & ~standing)  # as if that one stood
+    assert torch.equal(found.smallest_eps.isinf(), standing | found.wrong_at_start)
+    reached = found.eps.amax(0)
+    assert reached.max() > reached[standing].min()
+    assert float(compare([found]).tried[0]) == float(reached[standing].min())
 
 
 def test_transfer_is_counted_on_what_the_victim_had_right(images: Images) -> None:

@@ -36,8 +36,7 @@ class Comparison:
 
     `smallest` (A, N) are the smallest sizes that fool, in each attack's own norm (`norms`), `distances` (A, N), for each of
     l0, l2, linf and rms, those of the same images; `wrong_at_start` (N,) stand apart. `passes` (A, N) are the queries and
-    gradients that the attack asked for, `largest` (A,) the largest sizes that it tried on any image, and `stopped` (A, N) those
-    on images for which its queries did not suffice to try all; infinite for the others.
+    gradients that the attack asked for, `stopped` (A, N) the largest sizes that it tried, and `largest` (A,) those on any image.
     """
 
     attacks: tuple[str, ...]
@@ -153,7 +152,7 @@ def compare(found: Sequence[Adversarial]) -> Comparison:
         largest=torch.stack(
             [each.eps[:, ~each.wrong_at_start].max() if bool(each.eps.any()) else torch.zeros(()) for each in found]
         ),
-        stopped=torch.stack([torch.where(each.untried.any(0), each.eps.amax(0), torch.inf) for each in found]),
+        stopped=torch.stack([each.eps.amax(0) for each in found]),
         passes=torch.stack([each.queries + each.gradients for each in found]),
         costs=tuple(each.cost for each in found),
         notes=tuple(dict.fromkeys(f"{each.method}: {note}" for each in found for note in each.notes)),

@@ -101,6 +101,7 @@ def accuracy(key: str, courses: Sequence[Course], norm: str, values: int, title:
         count = len(course.smallest)
         sizes = sorted(scale * size for size in course.smallest if size is not None)
         end = reach if len(sizes) == count else min(reach, scale * course.tried)
+        sizes = [size for size in sizes if size <= end]
         corners = [
             (0.0, count),
             *((size, count - place) for place, size in enumerate(sizes, 1)),

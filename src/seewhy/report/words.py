@@ -241,18 +241,20 @@ def role(name: str) -> str:
 
 def fooled(
     smallest: Sequence[float | None],
-    largest: float,
+    tried: Sequence[float],
     names: Sequence[str],
     attack: str,
     norm: str = "linf",
     values: int = 0,
+    unrounded: Sequence[bool] = (),
 ) -> list[str]:
     """How many photographs an attack fools, how small a change suffices, and which ones it does not fool.
 
-    `smallest` holds, for each photograph, the smallest ε that fools it or None; `largest` is the largest tried.
+    `smallest` holds, for each photograph, the smallest ε that fools it or None, `tried` the largest tried on it, `unrounded`
+    whether some ε fools it as long as it isn't rounded to 8 bits.
     """
     found = sorted(eps for eps in smallest if eps is not None)
-    stood = [name for name, eps in zip(names, smallest, strict=True) if eps is None]
+    stood = [place for place, eps in enumerate(smallest) if eps is None]
     said = []
     if found:
         reach = epsilon(found[0], norm, values)
@@ -263,11 +265,17 @@ def fooled(
         said.append(
             f"{attack} fooled it on {len(found)} of {many(len(smallest), 'photograph')}, with changes of {reach}{each}{middle}."
         )
-    if stood:
-        said.append(
-            f"On {some(stood, 4)} it was not fooled by any ε of {attack} tried, up to {size(largest, norm, values)}; a stronger "
-            "attack may do it."
-        )
+    for before in (False, True):
+        those = [place for place in stood if (bool(unrounded) and unrounded[place]) == before]
+        if those:
+            listing = some([names[place] for place in those], 4)
+            reach = size(min(tried[place] for place in those), norm, values)
+            said.append(
+                f"{attack} fooled it on {listing} only before rounding to 8 bits, not in an image as it would be saved, by any "
+                f"ε tried up to {reach}; a stronger attack may do it."
+                if before
+                else f"On {listing} it was not fooled by any ε of {attack} tried, up to {reach}; a stronger attack may do it."
+            )
     return said
 
 

@@ -97,7 +97,7 @@ def summary(reading: Reading, lines: Sequence[Line]) -> list[str]:
     if known:
         count = sum(bool(line.right) for line in known)
         said.append(f"It was right on {count} of the {words.many(len(known), 'photograph')} whose class is known.")
-    attacks: dict[str, list[tuple[str, float | None, float, str]]] = {}
+    attacks: dict[str, list[tuple[str, float | None, float, bool, str]]] = {}
     moved: dict[str, list[float]] = {}
     apart = 0
     for image in reading.images:
@@ -107,7 +107,8 @@ def summary(reading: Reading, lines: Sequence[Line]) -> list[str]:
         for row in reading.of(image.id):
             if row.ok and "p_before" in row.record:
                 record = row.record
-                entry = (image.name, record["smallest_eps"], max(record["eps"]), record.get("norm", "linf"))
+                tried, unrounded = max(record["eps"]), any(record["success"])
+                entry = (image.name, record["smallest_eps"], tried, unrounded, record.get("norm", "linf"))
                 attacks.setdefault(row.record["method"], []).append(entry)
             elif row.ok and row.record.get("correlation") is not None:
                 moved.setdefault(row.record["method"], []).append(float(row.record["correlation"]))
@@ -117,9 +118,9 @@ def summary(reading: Reading, lines: Sequence[Line]) -> list[str]:
             f"{'it' if apart == 1 else 'them'} is kept apart."
         )
     for spec, found in attacks.items():
-        names, sizes, largest, norms = zip(*found, strict=True)
+        names, sizes, tried_on, before_rounding, norms = zip(*found, strict=True)
         values = 3 * math.prod(reading.identity.get("size", [224, 224]))
-        said += words.fooled(sizes, max(largest), names, words.title(spec), norms[0], values)
+        said += words.fooled(sizes, tried_on, names, words.title(spec), norms[0], values, before_rounding)
     if len(moved) > 1:
         ranked = sorted((median(values), words.title(spec)) for spec, values in moved.items())
         (low, least), (high, most) = ranked[0], ranked[-1]
@@ -159,4 +160,6 @@ def _stood(record: Mapping[str, Any] | None) -> str:
     norm = record.get("norm", "linf")
     if record["fooled"]:
         return words.size(record["smallest_eps"], norm)
+    if any(record["success"]):
+        return "only before rounding to 8 bits"
     return f"no ε up to {words.size(max(record['eps']), norm)}"
