@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from seewhy.attack.compare import compare, transferred
 from seewhy.attack.defences import feature_squeezing
 from seewhy.attack.why_it_fails import diagnose
 from seewhy.classifier import Classifier
+from seewhy.errors import NothingToExplain
 from seewhy.intervals import wilson
 from seewhy.report import charts, words
 from seewhy.report.html import render
 from seewhy.report.reading import Reading
+from seewhy.report.sections import glance
 from seewhy.report.sections.fooled import fooling
 from seewhy.run import Run, audit, summary
 
@@ -139,7 +142,7 @@ def test_what_is_misclassified_from_the_start_is_kept_apart_and_counted(labelled
     section = told_of(text, "fooled")
     assert f"<td>{count} of 2</td>" in section
     assert "1 photograph is misclassified from the start" in section
-    assert f"Of 2: FGSM fools {count}" in html.unescape(section)
+    assert f"FGSM fools {count} of 2." in html.unescape(section)
     assert "The attack fooled 2 of 2 images" in section if count == 2 else "of 3 images" not in section
     glance = told_of(text, "glance")
     assert glance.count("wrong from the start") == 1
@@ -210,13 +213,95 @@ def test_a_curve_ends_where_a_photograph_that_stood_was_tried_no_further(
     assert tried == [least] != [0.5]
 
 
+def altered(run: Run, folder: Path, change: Callable[[str, str, dict[str, Any]], dict[str, Any] | None]) -> Path:
+    """A copy of a run; `change(image, step, record)` answers each row's record, None for a step that failed."""
+    copy = folder / "run"
+    shutil.copytree(run.directory, copy)
+    with sqlite3.connect(copy / "results.sqlite") as database:
+        for image, step, record in database.execute("SELECT image, step, record FROM results").fetchall():
+            before = json.loads(record)
+            told = change(image, step, before)
+            if told is before:
+                continue
+            status = "failed" if told is None else "ok"
+            values = (status, None if told else "it failed", json.dumps(told or {}), image, step)
+            database.execute(
+                "UPDATE results SET status = ?, error = ?, record = ? WHERE image = ? AND step = ?", values
+            )
+    database.close()
+    return copy
+
+
+def test_photographs_that_stand_are_told_with_sizes_tried_on_them(run: Run, tmp_path: Path) -> None:
+    first, second, third = (image.id for image in run.images())
+    told = {
+        first: {"eps": [0.0, 0.5], "success": [False, True], "smallest_eps": 0.5, "fooled": True},
+        second: {"eps": [0.0, 0.007], "success": [False, True], "smallest_eps": None, "fooled": False},
+        third: {"eps": [0.0, 0.3], "success": [False, False], "smallest_eps": None, "fooled": False},
+    }
+
+    def change(image: str, step: str, record: dict[str, Any]) -> dict[str, Any]:
+        return record | told[image] if step == "fgsm:norm=l2" else record
+
+    with Run.open(altered(run, tmp_path, change)) as copy:
+        said = " ".join(glance.summary(Reading(copy), [])).replace(words.NBSP, " ")
+    values = 3 * 24 * 24
+    sizes = [words.size(size, "l2", values).replace(words.NBSP, " ") for size in (0.007, 0.3)]
+    assert (
+        "FGSM fooled it on 1.png only before rounding to 8 bits, not in an image as it would be saved, by any ε tried up to "
+        f"{sizes[0]}; a stronger attack may do it."
+    ) in said
+    assert f"On 2.png it was not fooled by any ε of FGSM tried, up to {sizes[1]}; a stronger attack may do it." in said
+
+
+def test_what_was_not_looked_into_is_counted_as_fooled_all_the_same(run: Run, tmp_path: Path) -> None:
+    """The first attack failed on the first photograph, and why it succeeds was not measured on the second."""
+    lead = "fgsm:eps=4/255+32/255+0.3"
+    first, second, third = (image.id for image in run.images())
+
+    def change(image: str, step: str, record: dict[str, Any]) -> dict[str, Any] | None:
+        if (image == first and lead in step) or (image == second and step == f"why {lead}"):
+            return None
+        return record | {"norm": "linf"} if step == "fgsm:norm=l2" else record
+
+    fooled = [run.record(image, lead)["fooled"] for image in (second, third)]
+    assert fooled == [True, True]
+    with Run.open(altered(run, tmp_path, change)) as copy:
+        found = fooling(Reading(copy))
+    assert found is not None
+    assert found.lead == lead
+    assert found.why is not None
+    assert found.why.paragraph.startswith("The attack fooled 2 of 2 images; what follows is of the one looked into. ")
+    others = sum(run.record(image.id, "fgsm:norm=l2")["fooled"] for image in run.images())
+    ((_, _, chart),) = found.charts
+    assert f"fgsm:norm=l2 fools {others} of 3 and {lead} fools 2 of 2." in html.unescape(str(chart))
+
+
+def test_why_it_fails_is_measured_where_explanations_have_no_map(
+    net: Classifier, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: object) -> None:
+        raise NothingToExplain("the map is zero everywhere")
+
+    monkeypatch.setattr("seewhy.attack.why_it_fails._moved", nothing)
+    photo = run.directory.parent / "0.png"
+    methods = ["fgsm:eps=0.3", "grad-cam", "gradient"]
+    with audit(net, [photo], tmp_path / "run", budget=None, methods=methods) as made:
+        (image,) = made.images()
+        assert made.record(image.id, "fgsm:eps=0.3")["fooled"]
+        told = made.record(image.id, "why fgsm:eps=0.3")
+    assert told["diagnosis"]["moved"] == {}
+    assert told["notes"] == ["the maps before and after the change were not compared: the map is zero everywhere"]
+
+
 def test_sizes_are_said_in_their_norm() -> None:
     assert words.size(8 / 255) == "8/255"
     assert words.size(1.5, "l2", 150528) == "ℓ₂ 1.5, RMS 0.99/255"
     assert words.size(0.017, "l0").replace(words.NBSP, " ") == "1.7 % of pixels"
-    said = words.fooled([0.4, 0.8, None], 2.0, ["a", "b", "c"], "DeepFool", "l2", 3072)
+    said = words.fooled([0.4, 0.8, None], [0.5, 2.0, 0.1], ["a", "b", "c"], "DeepFool", "l2", 3072)
     assert "with changes of ℓ₂" in said[0]
     assert "each value" not in said[0]
+    assert f"up to {words.size(0.1, 'l2', 3072)};" in said[1]
 
 
 def test_a_line_ends_where_nothing_larger_was_tried() -> None:
@@ -230,6 +315,19 @@ def test_a_line_ends_where_nothing_larger_was_tried() -> None:
     assert x[0] < x[1]
     half, none = (26 + (262 - 26 - 44) * (1 - share) for share in (0.5, 0))
     assert y == pytest.approx([half, none])
+
+
+def test_a_line_says_nothing_of_sizes_that_a_photograph_that_stands_was_not_tried_with() -> None:
+    course = charts.Course("DeepFool", (0.1, 0.5, None), 0.3)
+    drawn = charts.accuracy("k", [course], "l2", 12, "t", "d")
+    points = {
+        kind: [tuple(map(float, point.split(","))) for point in found.split()]
+        for kind, found in re.findall(r'<(polyline|polygon) class="[^"]*s0" points="([^"]*)"', drawn)
+    }
+    band = points["polygon"]
+    for line in (points["polyline"], band[: len(band) // 2], band[len(band) // 2 :][::-1]):
+        assert line == sorted(line, key=lambda point: point[0])
+    assert points["polyline"][-1][1] == pytest.approx(26 + (262 - 26 - 44) * (1 - 2 / 3))  # one of three fooled by then
 
 
 def test_every_figure_of_attacks_draws_itself(net: Classifier) -> None:

@@ -466,18 +466,22 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def paragraph(rows: Sequence[Mapping[str, Any]], attacked: int) -> str:
+def paragraph(rows: Sequence[Mapping[str, Any]], attacked: int, fooled: int | None = None) -> str:
     """What the rows of `Diagnosis.rows` say together, `attacked` being the images that were right at the start.
 
-    Numbers are medians over the images, noise's over images and directions.
+    Numbers are medians over the images, noise's over images and directions. `fooled` are the images that the attack fooled,
+    where the rows are not of all of them.
     """
     if not rows:
         return f"The attack fooled none of {attacked} images, so there is no failure to look into."
     count = len(rows)
     said = []
     if attacked > 1:
-        those = "that one" if count == 1 else f"those {count}, numbers being medians"
-        said.append(f"The attack fooled {count} of {attacked} images; what follows is of {those}.")
+        if fooled is None or fooled == count:
+            those = "that one" if count == 1 else f"those {count}, numbers being medians"
+        else:
+            those = "the one looked into" if count == 1 else f"the {count} looked into, numbers being medians"
+        said.append(f"The attack fooled {fooled or count} of {attacked} images; what follows is of {those}.")
     fall = _number(_medians(rows, "falls", 0))
     noise = _number(median(abs(each) for row in rows for each in row["falls"][1:]))
     said.append(

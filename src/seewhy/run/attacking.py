@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from seewhy.attack.oracles import as_saved
 from seewhy.attack.why_it_fails import between
 from seewhy.data.images import Images
 from seewhy.engine import Meter
+from seewhy.errors import LayerError, NothingToExplain, UnknownOperation
 from seewhy.run.job import Found, Job, Plain, class_of, number, picture_of
 from seewhy.run.pace import MAPS, NOISES
 from seewhy.run.plan import Planned
@@ -82,17 +84,25 @@ def _seen(job: Job, found: Adversarial, level: int) -> Plain:
 
 def why(job: Job, outcome: Plain, planned: Planned, images: Images) -> Found:
     """Why the first attack's image fools, against noise of the same size."""
-    found = between(
+    measured = partial(
+        between,
         job.net,
         images,
         torch.from_numpy(job.run.array(planned.id, outcome["method"], "adversarial"))[None],
         torch.tensor([outcome["before"]["index"]]),
         method=outcome["method"],
         norm=outcome["norm"],
-        explainers=job.after[:MAPS],
         noises=NOISES,
     )
-    return Found({"attack": outcome["method"], "diagnosis": found.rows()[0]}, found.cost, found.notes)
+    notes: tuple[str, ...] = ()
+    with Meter(job.net.engine.device) as meter:
+        try:
+            found = measured(explainers=job.after[:MAPS])
+        except (LayerError, UnknownOperation, NothingToExplain) as error:
+            found = measured()
+            notes = (f"the maps before and after the change were not compared: {error}",)
+    record = {"attack": outcome["method"], "diagnosis": found.rows()[0]}
+    return Found(record, meter.cost, (*notes, *found.notes))
 
 
 def adversarial_of(job: Job, planned: Planned, images: Images) -> Images | None:

@@ -20,7 +20,7 @@ from seewhy.run.store import Result
 
 @dataclass(frozen=True)
 class Fooling:
-    """What all attacks came to on all photographs: their curves by norm, a row an attack, and why the first succeeds.
+    """What all attacks came to on all photographs: their curves by norm, a row an attack, and why one, the `lead`, succeeds.
 
     `apart` photographs, misclassified from the start, are in none of these.
     """
@@ -88,16 +88,20 @@ def fooling(reading: Reading) -> Fooling | None:
     drawn = []
     for norm, courses in by_norm.items():
         told = words.listed(
-            [f"{each.name} fools {sum(size is not None for size in each.smallest)}" for each in courses]
+            [
+                f"{each.name} fools {sum(size is not None for size in each.smallest)} of {len(each.smallest)}"
+                for each in courses
+            ]
         )
         title = f"Share of photographs whose decision stays, against ε in {words.NORMS[norm]}"
-        chart = charts.accuracy(
-            f"accuracy-{norm}", courses, norm, values, title, f"Of {len(courses[0].smallest)}: {told}."
-        )
+        chart = charts.accuracy(f"accuracy-{norm}", courses, norm, values, title, f"{told}.")
         drawn.append((title, tuple(each.name for each in courses), chart))
-    first = next(iter(by_spec))
-    failing = None
+    failing, lead = None, ""
     if why:
-        told_why = [record["diagnosis"] for record in why]
-        failing = Failing(paragraph(told_why, len(by_spec[first])), growth("growth", told_why, "all photographs"))
-    return Fooling(tuple(drawn), tuple(rows), failing, named[first], apart)
+        lead = why[0]["attack"]
+        looked_into = [record["diagnosis"] for record in why if record["attack"] == lead]
+        of = by_spec[lead]
+        there = sum(row.record["smallest_eps"] is not None for row in of)
+        where = words.many(len(looked_into), "photograph")
+        failing = Failing(paragraph(looked_into, len(of), there), growth("growth", looked_into, where))
+    return Fooling(tuple(drawn), tuple(rows), failing, named.get(lead, ""), apart)
