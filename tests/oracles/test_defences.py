@@ -189,13 +189,13 @@ def test_what_was_never_attacked_has_not_withstood(defence: Defence, row: tuple[
 
 def test_what_rounding_undoes_counts_as_fooled_nowhere() -> None:
     """As in the attack's own table; and an image that fools only once it is rounded is none of those either."""
-    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
-    image, weight = as_saved(torch.full((1, 3, 4, 4), 0.5)), module[1].weight.detach()  # type: ignore[union-attr]
-    across = weight[0] - weight[1]  # type: ignore[index]
-    net = Classifier(module, size=4, check=False)
+    torch.manual_seed(0)
+    linear = nn.Linear(48, 2)
+    image, across = as_saved(torch.full((1, 3, 4, 4), 0.5)), linear.weight[0].detach() - linear.weight[1].detach()
+    net = Classifier(nn.Sequential(nn.Flatten(), linear), size=4, check=False)
     for distance, size, plain, stand in ((0.05, 0.4, True, (1, 1)), (0.8, 0.6, False, (1, 0))):
         with torch.no_grad():
-            module[1].bias.copy_(  # type: ignore[union-attr, operator]
+            linear.bias.copy_(
                 torch.stack([distance / 255 * across.abs().sum() - image.flatten() @ across, torch.zeros(())])
             )
         attack = FGSM(eps=(size / 255,), refine=0)
