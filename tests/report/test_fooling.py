@@ -304,19 +304,6 @@ def test_sizes_are_said_in_their_norm() -> None:
     assert f"up to {words.size(0.1, 'l2', 3072)};" in said[1]
 
 
-def test_a_line_ends_where_nothing_larger_was_tried() -> None:
-    stood = charts.Course("one", (2 / 255, None), 8 / 255)
-    all_fooled = charts.Course("two", (2 / 255, 30 / 255), 30 / 255)
-    drawn = charts.accuracy("k", [stood, all_fooled], "linf", 12, "t", "d")
-    lines = re.findall(r'<polyline class="s(\d)" points="([^"]*)"', drawn)
-    ends = {int(number): points.split()[-1] for number, points in lines}
-    x = [float(ends[place].split(",")[0]) for place in (0, 1)]
-    y = [float(ends[place].split(",")[1]) for place in (0, 1)]
-    assert x[0] < x[1]
-    half, none = (26 + (262 - 26 - 44) * (1 - share) for share in (0.5, 0))
-    assert y == pytest.approx([half, none])
-
-
 def test_a_line_says_nothing_of_sizes_that_a_photograph_that_stands_was_not_tried_with() -> None:
     course = charts.Course("DeepFool", (0.1, 0.5, None), 0.3)
     drawn = charts.accuracy("k", [course], "l2", 12, "t", "d")
@@ -328,6 +315,19 @@ def test_a_line_says_nothing_of_sizes_that_a_photograph_that_stands_was_not_trie
     for line in (points["polyline"], band[: len(band) // 2], band[len(band) // 2 :][::-1]):
         assert line == sorted(line, key=lambda point: point[0])
     assert points["polyline"][-1][1] == pytest.approx(26 + (262 - 26 - 44) * (1 - 2 / 3))  # one of three fooled by then
+
+
+def test_a_line_ends_where_nothing_larger_was_tried() -> None:
+    stood = charts.Course("one", (2 / 255, None), 8 / 255)
+    all_fooled = charts.Course("two", (2 / 255, 30 / 255), 30 / 255)
+    drawn = charts.accuracy("k", [stood, all_fooled], "linf", 12, "t", "d")
+    lines = re.findall(r'<polyline class="s(\d)" points="([^"]*)"', drawn)
+    ends = {int(number): points.split()[-1] for number, points in lines}
+    x = [float(ends[place].split(",")[0]) for place in (0, 1)]
+    y = [float(ends[place].split(",")[1]) for place in (0, 1)]
+    assert x[0] < x[1]
+    half, none = (26 + (262 - 26 - 44) * (1 - share) for share in (0.5, 0))
+    assert y == pytest.approx([half, none])
 
 
 def test_every_figure_of_attacks_draws_itself(net: Classifier) -> None:
