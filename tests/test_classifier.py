@@ -299,6 +299,7 @@ def test_targets(net: Classifier, images: Tensor) -> None:
         (4, "from 0 to 3, got 4"),
         (-1, "from 0 to 3"),
         ("tigr cat", 'did you mean "tiger cat"'),
+        ("taby", 'did you mean "tabby"'),
         ("CARDIGAN", "several classes.*2 or 3"),
         ([0, 1], "each of the 5 images, got 2"),
         (1.5, "index or name, got 1.5"),

@@ -291,7 +291,8 @@ class Classifier:
             if named:
                 return named[0]
             if not wanted.strip().lstrip("-").isdecimal():
-                raise InputError(f'{self.name} has no class "{wanted}"{nearest(wanted, self.labels)}')
+                names = (name.strip() for label in self.labels for name in (label, *label.split(",")))
+                raise InputError(f'{self.name} has no class "{wanted}"{nearest(wanted, names)}')
             wanted = int(wanted)
         try:
             index = operator.index(wanted)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from click.testing import Result
 from PIL import Image
 
 from seewhy import zoo
+from seewhy.cli.doctor import EXTRAS, _extra
 from seewhy.data.sets import Item
 from seewhy.errors import SpecError
 from seewhy.explain import GradCAM
@@ -463,8 +466,30 @@ def test_doctor(here: Path) -> None:
     statuses = {row["what"]: row["status"] for row in told["findings"]}
     assert result.returncode == (1 if "problem" in statuses.values() else 0)
     assert told["fit"] == (result.returncode == 0)
-    assert {"python", "torch", "threads", "allocator", "OpenMP", "GPU", "extra zoo", "speed"} <= set(statuses)
+    assert {"python", "torch", "threads", "allocator", "OpenMP", "GPU", "extra zoo", "extra umap", "speed"} <= set(
+        statuses
+    )
     assert all(row["advice"] for row in told["findings"] if row["status"] != "ok")
+
+
+def test_doctor_imports_every_package_of_every_extra(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many are there as an installation brings, under the names that they are imported by."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    brought = {
+        name: [re.split("[>=<]", package)[0] for package in packages]
+        for name, packages in project["optional-dependencies"].items()
+        if packages and name not in ("all", "dev")
+    }
+    called = {"umap": "umap-learn"}
+    assert {name: [called.get(each, each) for each in packages] for name, (_, packages) in EXTRAS.items()} == brought
+    (here / "first_package.py").touch()
+    (here / "second_package.py").write_text("raise RuntimeError('operator nms does not exist')")
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.setitem(EXTRAS, "zoo", ("models", ("first_package", "second_package")))
+    found = _extra("zoo")
+    assert found.status == "problem"
+    assert found.found == "broken (second_package: RuntimeError: operator nms does not exist)"
+    assert found.advice.startswith("second_package fails at its import")
 
 
 def test_times_as_people_write_them() -> None:

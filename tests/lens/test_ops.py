@@ -154,6 +154,8 @@ SAME: dict[str, list[Callable[[Tensor], Any]]] = {
         lambda x: torch.max_pool2d(x, 3, 2, 1), lambda x: torch.ops.aten.max_pool2d.default(x, 3, 2, 1),
         lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True),
     ],
+    "max": [lambda x: torch.max(x, x), lambda x: torch.max(x, other=x), lambda x: torch.ops.aten.max.other(x, x)],
+    "min": [lambda x: x.min(x), lambda x: torch.min(x, other=x), lambda x: torch.ops.aten.min.other(x, x)],
     "matmul": [lambda x: x @ x, lambda x: x.matmul(x), lambda x: torch.matmul(x, other=x)],
     "cat": [
         lambda x: torch.cat([x, x], 1), lambda x: torch.concat((x, x), dim=1), lambda x: torch.cat(tensors=[x, x], axis=1),  # type: ignore[call-arg]

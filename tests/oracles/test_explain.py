@@ -350,6 +350,12 @@ RECTIFIERS: dict[str, Any] = {
     "clamp_min": lambda x: torch.clamp_min(x, 0),
     "threshold": lambda x: F.threshold(x, 0.0, 0.0),
     "maximum": lambda x: torch.maximum(x, torch.zeros(())),
+    "max": lambda x: torch.max(x, torch.zeros_like(x)),
+    "max, constant first": lambda x: torch.max(torch.zeros(()), other=x),
+    "max, after one along a dimension": lambda x: torch.max(x - 0 * x.max(1, True)[0].detach(), torch.zeros(())),
+    "aten max": lambda x: torch.ops.aten.max.other(x, torch.zeros(())),
+    "clamp to a tensor": lambda x: torch.clamp(x, min=torch.zeros(())),
+    "clamp_min to a tensor": lambda x: x.clamp_min(torch.zeros_like(x)),
     "hardtanh": lambda x: F.hardtanh(x, 0.0, 1e6),
     "leaky with slope 0": lambda x: F.leaky_relu(x, 0.0),
     "in place": lambda x: x.clamp_(min=0),
@@ -373,6 +379,39 @@ def test_a_rectifier_is_seen_however_it_is_written(spelling: str, explainer: Any
     expected = explainer(classifier(Spelt(F.relu)), photos(), 1).values
     found = explainer(classifier(Spelt(RECTIFIERS[spelling])), photos(), 1).values
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        lambda x: torch.max(x, x.roll(1, 2)),
+        lambda x: torch.clamp(x, min=x.roll(1, 2)),
+        lambda x: torch.max(x, 1, keepdim=True).values.expand_as(x),
+        lambda x: torch.max(x, torch.tensor(-0.1)),
+        lambda x: torch.maximum(x, torch.tensor(-0.1)),
+        lambda x: torch.clamp(x, min=torch.tensor(-0.1)),
+        lambda x: torch.clamp(x, max=torch.zeros(())),
+    ],
+    ids=["max of two", "clamp to a map", "along a dimension", "max", "maximum", "clamp", "clamp from above"],
+)
+def test_what_is_no_rectifier_has_its_gradient(spelling: Any) -> None:
+    net = classifier(Spelt(spelling))
+    for explainer in (Deconvolution(), GuidedBackprop()):
+        found = explainer(net, photos(), 1)
+        torch.testing.assert_close(found.values, Gradient()(net, photos(), 1).values)
+        assert "has no rectifier" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        lambda x: torch.max(x, torch.linspace(-1, 1, x.shape[-1])),
+        lambda x: torch.clamp(x, min=torch.linspace(-1, 1, x.shape[-1])),
+    ],
+)
+def test_a_bound_that_rectifies_in_places_is_refused(spelling: Any) -> None:
+    with pytest.raises(UnknownOperation, match="a bound that is below zero in some places and not in others"):
+        GuidedBackprop()(classifier(Spelt(spelling)), photos(), 1)
 
 
 def _with_zeros(x: torch.Tensor) -> torch.Tensor:

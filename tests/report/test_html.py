@@ -169,6 +169,16 @@ def test_the_verdict_tells_what_the_saved_image_is_taken_for(small_run: Path, pa
     assert f"{LABEL} (90.0 %) becomes dog (70.0 %), and wolf (65.0 %) when the image is saved in 8 bits." in words
 
 
+def test_all_classes_of_a_model_of_few_are_not_called_the_five_most_probable(small_run: Path, page: Page) -> None:
+    assert "What the model says: all its classes, the most probable first. The true class is" in page.text
+    with Run.open(small_run) as run:
+        plan, record = run.plan, run.record("0001", "predict")
+    with Run.create(small_run, plan, {}) as run:
+        run.put("0001", "predict", {**record, "top": [*record["top"], *record["top"], record["top"][0]]})
+    with Run.open(small_run) as run:
+        assert "What the model says: the five most probable of its classes. The true class is" in Page(render(run)).text
+
+
 def test_every_photograph_of_a_default_audit_has_a_section(tmp_path: Path) -> None:
     seen = Image.new("RGB", (8, 8))
     with Run.create(tmp_path / "run", {}, {}) as run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -407,6 +408,12 @@ def test_the_demonstration_is_four_photographs_with_credits() -> None:
         assert entry.credit is not None
         assert "CC0" in entry.credit or "public domain" in entry.credit
         assert entry.item.open()[0].mode == "RGB"
+
+
+def test_the_format_tells_what_a_run_keeps_of_its_command(run: Run) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "run-format.md").read_text()
+    (told,) = re.findall(r"`asked` is what the command said, `\{(.*?)\}`", page, re.DOTALL)
+    assert {*re.split(r",\s+", told), *re.findall("`asked` has `(.*?)` too", page)} == set(run.plan["asked"])
 
 
 def test_a_budget_leaves_out_what_is_dear(net: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,7 @@ def test_hf_folders_that_hold_no_classifier(tmp_path: Path) -> None:
             Preprocess((224, 224), 256, "crop", "bicubic"),
             1.0,
         ),
+        ({"size": 224, "crop_pct": 0.875}, Preprocess((224, 224), 256, "crop", "bilinear"), 1.0),
         ({"size": {"shortest_edge": 384}, "crop_pct": 0.875}, Preprocess((384, 384), None, "squash", "bilinear"), 1.0),
         ({"size": 224}, Preprocess((224, 224), None, "squash", "bilinear"), 1.0),
         ({"size": 8, "do_normalize": False}, Preprocess((8, 8), None, "squash", "bilinear"), None),
@@ -257,6 +259,65 @@ def test_hf_preprocessors(settings: dict[str, Any], preprocess: Preprocess, firs
     assert hf_models._preprocess(whole) == preprocess
     mean, std = hf_models.normalisation(whole)
     assert (mean, std) == ((((0.5,) * 3, (0.25,) * 3)) if first else ((0.0,) * 3, (1.0,) * 3))
+
+
+OWN: dict[str, dict[str, Any]] = {
+    "a whole number": {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 224, "crop_pct": 0.875},
+    "the kind's own share": {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 160}},
+    "large": {"image_processor_type": "ConvNextImageProcessor"},
+    "of the model's kind": {"size": 64},
+    "blue first": {"image_processor_type": "MobileViTImageProcessor", "size": 288, "crop_size": 256},
+    "red first": {
+        **{"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": False},
+        **{"size": {"shortest_edge": 288}, "crop_size": {"height": 256, "width": 256}, "resample": 2},
+    },
+    "share and crop": {"image_processor_type": "PoolFormerImageProcessor", "crop_pct": 0.875, "resample": 3},
+    "share and crop by its kind": {"image_processor_type": "PoolFormerImageProcessor"},
+    "squashed and cropped": {"image_processor_type": "DeiTImageProcessor"},
+    "squashed": {"image_processor_type": "ViTImageProcessor", "size": 224, "image_mean": [0.1, 0.2, 0.3]},
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_hf_prepares_a_photograph_as_its_own_preprocessor(name: str, folder: Path, tmp_path: Path) -> None:
+    """Also where the file says little, or as files did of old: the rest is that kind's own."""
+    transformers = pytest.importorskip("transformers")
+    (folder / "preprocessor_config.json").write_text(json.dumps(OWN[name]))
+    spots = np.random.default_rng(0).integers(0, 256, (30, 45, 3), dtype=np.uint8)
+    photo = Image.fromarray(spots).resize((450, 300), Image.Resampling.BICUBIC)
+    photo.save(tmp_path / "photo.png")
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    expected = torch.as_tensor(np.ascontiguousarray(processor(photo)["pixel_values"][0]))[None]
+    net = load(f"hf:{folder}")
+    pixels = net.read(tmp_path / "photo.png").pixels
+    given = net.normalise(pixels)
+    if isinstance(net.module, torch.nn.Sequential):
+        given = net.module[0](given)
+    same(given, expected.float())
+    module = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    same(net.logits(pixels), module(pixel_values=expected.float()).logits)
+    assert isinstance(net.module, torch.nn.Sequential) == (name == "blue first")
+    assert net.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"image_processor_type": "LevitImageProcessor"},
+            r"\(LevitImageProcessor\) makes another input .*levels apart",
+        ),
+        (
+            {"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 64}},
+            "3 × 64 × 96 values instead of 3 × 64 × 64",
+        ),
+        ({"image_processor_type": "SomebodysImageProcessor", "size": 64}, "its own preprocessor cannot be made here"),
+    ],
+)
+def test_hf_a_preprocessor_that_does_otherwise_is_told(settings: dict[str, Any], said: str, folder: Path) -> None:
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    (note,) = load(f"hf:{folder}").notes
+    assert re.search(said, note)
 
 
 def test_hf_normalisation_is_what_the_processor_computes() -> None:

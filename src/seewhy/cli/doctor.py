@@ -9,6 +9,7 @@ import platform
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ EXTRAS = {
     "zoo": ("models of torchvision, timm and Hugging Face", ("torchvision", "timm", "transformers")),
     "onnx": ("ONNX files", ("onnx", "onnx2torch")),
     "datasets": ("Hugging Face data sets", ("datasets",)),
+    "umap": ("maps of images by UMAP", ("umap",)),
+    "parquet": ("votes in Parquet files", ("pyarrow",)),
 }
 
 
@@ -54,7 +57,7 @@ def doctor() -> None:
         findings = []
         for finding in _examine():
             findings.append(finding)
-            tell(len(findings), 15, finding.what)
+            tell(len(findings), 17, finding.what)
     problems = [finding for finding in findings if finding.status == "problem"]
     document = {"seewhy": __version__, "fit": not problems, "findings": [asdict(finding) for finding in findings]}
 
@@ -189,15 +192,18 @@ def _extra(extra: str) -> Finding:
     if missing:
         advice = f"for {sentence}: pip install 'seewhy[{extra}]'"
         return Finding(what, "note", f"not installed ({', '.join(missing)} missing)", advice)
-    try:
-        importlib.import_module(packages[0])
-    except Exception as error:  # noqa: BLE001  whatever a package does at its import, this reports it
-        lines = str(error).splitlines() or [""]
-        advice = (
-            f"{packages[0]} fails at its import; it and torch must be of one release and one kind (CPU or CUDA): "
-            "install both again together"
-        )
-        return Finding(what, "problem", f"broken ({type(error).__name__}: {lines[0][:80]})", advice)
+    for package in packages:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what they lack themselves and nothing here needs
+                importlib.import_module(package)
+        except Exception as error:  # noqa: BLE001  whatever a package does at its import, this reports it
+            lines = str(error).splitlines() or [""]
+            advice = (
+                f"{package} fails at its import: install it again, torchvision together with torch, as they must be of "
+                "one release and one kind (CPU or CUDA)"
+            )
+            return Finding(what, "problem", f"broken ({package}: {type(error).__name__}: {lines[0][:80]})", advice)
     return Finding(what, "ok", f"{sentence}: installed")
 
 

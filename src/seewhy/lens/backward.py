@@ -15,8 +15,9 @@ from seewhy.lens.ops import Call, Spelling
 
 Rule = Literal["deconvolution", "guided"]
 
-#: for each operation, whether a call of it rectifies; all others of the vocabulary have their ordinary gradient
-RULES: dict[str, Callable[[Call], bool]] = {}
+#: for each operation, whether a call of it rectifies (None: in some places only); all others of the vocabulary have
+#: their ordinary gradient
+RULES: dict[str, Callable[[Call], bool | None]] = {}
 
 #: rectifiers that are not flat below zero: the papers' rules are for ReLU, so for these the result carries a note
 SMOOTH = frozenset(
@@ -27,10 +28,11 @@ SMOOTH = frozenset(
 _SWITCHES = frozenset({"relu", "relu6", "hardtanh"})
 
 
-def rule(*names: str) -> Callable[[Callable[[Call], bool]], Callable[[Call], bool]]:
+def rule(*names: str) -> Callable[[Callable[[Call], bool | None]], Callable[[Call], bool | None]]:
     """Register whether an operation rectifies, by its name in the vocabulary or else by its function's.
 
-    One that does gets the lens's backward rule, one that does not its ordinary gradient.
+    One that does gets the lens's backward rule, one that does not its ordinary gradient, and one that does so in some
+    places only (None) is refused.
 
     >>> @rule("cumsum")
     ... def _(call):
@@ -40,7 +42,7 @@ def rule(*names: str) -> Callable[[Callable[[Call], bool]], Callable[[Call], boo
     >>> del RULES["cumsum"]
     """
 
-    def register(rectifies: Callable[[Call], bool]) -> Callable[[Call], bool]:
+    def register(rectifies: Callable[[Call], bool | None]) -> Callable[[Call], bool | None]:
         RULES.update(dict.fromkeys(names, rectifies))
         return rectifies
 
@@ -58,17 +60,29 @@ def _always(call: Call) -> bool:
 
 
 @rule("hardtanh", "clamp", "clamp_min")
-def _cuts_below(call: Call) -> bool:
-    low = call.arguments.get("min_val" if call.op == "hardtanh" else "min")
-    return isinstance(low, int | float) and low >= 0
+def _cuts_below(call: Call) -> bool | None:
+    return _cuts(call.arguments["input"], call.arguments.get("min_val" if call.op == "hardtanh" else "min"))
 
 
 rule("clamp_max", "minimum")(_never)
 
 
-@rule("maximum")
-def _cuts_at_constant(call: Call) -> bool:
-    return not all(isinstance(each, Tensor) and each.requires_grad for each in call.arguments.values())
+@rule("max", "maximum")
+def _larger(call: Call) -> bool | None:
+    given = list(call.tensors())
+    return len(given) == 2 and _cuts(*given)  # of one map it is a reduction
+
+
+def _cuts(one: Any, other: Any) -> bool | None:
+    """Whether max(one, other) rectifies: where one of the two is a constant that is not below zero."""
+    bounds = [each for each in (one, other) if not (isinstance(each, Tensor) and each.requires_grad)]
+    if len(bounds) != 1 or bounds[0] is None:  # two maps, or no bound
+        return False
+    if not isinstance(bounds[0], Tensor):
+        return bool(bounds[0] >= 0)
+    with torch._C.DisableTorchFunction():
+        rectifies = bounds[0] >= 0
+        return True if rectifies.all() else None if rectifies.any() else False
 
 
 class Backward(Lens):
@@ -103,7 +117,10 @@ class Backward(Lens):
             result = call.run()
             self._mark(result)
             return result
-        if not self.follows(call.args, call.kwargs) or not RULES[call.op](call):
+        rectifies = self.follows(call.args, call.kwargs) and RULES[call.op](call)
+        if rectifies is None:
+            raise self.unknown(call.op, " with a bound that is below zero in some places and not in others")
+        if not rectifies:
             return call.run()
         self.rectifiers += 1
         if call.op in SMOOTH:

@@ -234,7 +234,7 @@ _FIXED: dict[str, tuple[str, str, str]] = {
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     "input": ("self", "tensor", "mat1"),
     "other": ("mat2", "src"),
-    "dim": ("axis",),
+    "dim": ("axis", "other"),  # max and min take a second map there
     "dim0": ("axis0",),
     "dim1": ("axis1",),
     "keepdim": ("keepdims",),

@@ -623,7 +623,7 @@ def _dims(given: Any, ndim: int) -> list[int]:
 @rule("mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm")
 def _reduce(call: Call, result: Any, windows: Callable[[Any], Windows | None]) -> Windows | list[Windows] | None:
     given = call.arguments
-    if "other" in given or isinstance(given["dim"], Tensor):  # torch.max(one, other)
+    if isinstance(given["dim"], Tensor):  # torch.max(one, other)
         return _together(call, result, windows)
     seen = windows(given["input"])
     if seen is None:

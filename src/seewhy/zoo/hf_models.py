@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
 from seewhy.data.images import Interpolation, Preprocess
+from seewhy.data.photo import fit
 from seewhy.errors import ModelError
-from seewhy.zoo.source import Found, Options, fill, need, read_weights, unavailable
+from seewhy.zoo.source import BlueFirst, Found, Options, fill, need, read_weights, unavailable
 
 #: by Pillow's numbers, as the preprocessors write them; hamming (5) is not among ours, and bicubic is nearest to it
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "bicubic"}
 
+#: what a preprocessor does only where it says so
+_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+
 
 def load(name: str, options: Options) -> Found:
-    """Weights come as safetensors, or by `weights_only`; no code of the model's own is run."""
+    """Weights come as safetensors, or by `weights_only`; no code of the model's own is run.
+
+    Where the model's own preprocessor makes another input of a photograph than ours does, a note says so.
+    """
     transformers = need("transformers", "zoo", f"hf:{name}")
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ModelError(f"expected a folder with a Hugging Face model at {name}, which does not exist")
@@ -29,7 +42,7 @@ def load(name: str, options: Options) -> Found:
         else:
             module, told = auto.from_pretrained(where, trust_remote_code=False, output_loading_info=True)
             missing = [*told["missing_keys"], *map(str, told.get("mismatched_keys", ()))]
-        settings = _settings(transformers, where)
+        settings, processor = _settings(transformers, where)
     except Exception as error:  # the hub, the network, the configuration: each has errors of its own
         if Path(where).is_dir():
             raise ModelError(f"{name} cannot be loaded as a Hugging Face image classifier: {error}") from error
@@ -41,19 +54,71 @@ def load(name: str, options: Options) -> Found:
         )
     if path is not None:
         fill(module, read_weights(path, options.trust_pickle), path.name)
-    mean, std = normalisation(settings) if settings else (None, None)
     side = getattr(module.config, "image_size", None)
     fallback = None if side is None else Preprocess((side, side) if isinstance(side, int) else tuple(side))
-    return Found(module, mean, std, _preprocess(settings) or fallback, _labels(module.config))
+    found = Found(module, None, None, _preprocess(settings) or fallback, _labels(module.config))
+    if not settings:
+        return found
+    mean, std = normalisation(settings)
+    if settings.get("do_flip_channel_order"):
+        found = replace(found, module=nn.Sequential(BlueFirst(), module))
+    return replace(found, mean=mean, std=std, notes=_doubts(processor, settings, found.preprocess))
 
 
-def _settings(transformers: Any, where: str) -> dict[str, Any]:
-    """preprocessor_config.json, or nothing where the model comes without one."""
+def _settings(transformers: Any, where: str) -> tuple[dict[str, Any], Any]:
+    """What the model's own preprocessor is set to, and itself; nothing where the model comes without one.
+
+    Where it cannot be made (a kind that this release lacks, or with code of its own): what its file says, and None.
+    """
     if Path(where).is_dir() and not (Path(where) / "preprocessor_config.json").is_file():
-        return {}
+        return {}, None
     settings: dict[str, Any]
     settings, _ = transformers.ImageProcessingMixin.get_image_processor_dict(where)
-    return settings
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(where, backend="pil", trust_remote_code=False)
+    except Exception:  # noqa: BLE001  a note says that it could not be made
+        return settings, None
+    return dict.fromkeys(_STEPS, False) | processor.to_dict(), processor  # with its kind's defaults
+
+
+def _doubts(processor: Any, settings: Mapping[str, Any], preprocess: Preprocess | None) -> tuple[str, ...]:
+    """A note where the model's own preprocessor makes another input of a photograph than ours; tried on a smooth one.
+
+    Two levels of 255 and a shift by one pixel pass: there are several ways to round where a crop begins.
+    """
+    if processor is None:
+        return (
+            "its own preprocessor cannot be made here: photographs are prepared as its settings say, and what they "
+            "leave out is guessed",
+        )
+    if preprocess is None:
+        return ()
+    across, down = np.meshgrid(np.linspace(0, 255, 720), np.linspace(0, 255, 480))
+    photo = Image.fromarray(np.stack([across, down, 255 - across], -1).astype(np.uint8))
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in normalisation(settings))
+    ours = (fit(photo, preprocess)[0] - mean) / std
+    try:
+        theirs = torch.as_tensor(np.ascontiguousarray(processor(photo)["pixel_values"][0])).float()
+    except Exception as error:  # noqa: BLE001  some want more than a photograph
+        told = f"it fails with {type(error).__name__}"
+    else:
+        if theirs.shape != ours.shape:
+            told = f"{_written(theirs)} values instead of {_written(ours)}"
+        else:
+            turned = theirs.flip(0) if settings.get("do_flip_channel_order") else theirs
+            apart = 255 * float(((ours - turned) * std).abs().max())
+            if apart <= 2 + 255 / min(preprocess.size):
+                return ()
+            told = f"up to {apart:.0f} of 255 levels apart"
+    return (
+        f"its own preprocessor ({settings.get('image_processor_type', 'without a name')}) makes another input of a "
+        f"photograph than seewhy does ({told}), so its answers may be others than its makers'; give size=, resize=, "
+        "fit=, mean= or std= where they are known",
+    )
+
+
+def _written(image: torch.Tensor) -> str:
+    return " × ".join(map(str, image.shape))
 
 
 def normalisation(settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -88,7 +153,8 @@ def _side(value: Any) -> tuple[int, int] | int | None:
 
 
 def _preprocess(settings: Mapping[str, Any]) -> Preprocess | None:
-    size = _side(settings.get("size")) if settings.get("do_resize", True) else None
+    size, share = settings.get("size") if settings.get("do_resize", True) else None, settings.get("crop_pct")
+    size = size if share and isinstance(size, int) else _side(size)
     crop = _side(settings.get("crop_size")) if settings.get("do_center_crop", False) else None
     resample = settings.get("resample", 2)
     interpolation = _RESAMPLE.get(resample if isinstance(resample, int) else 2, "bilinear")
@@ -96,10 +162,13 @@ def _preprocess(settings: Mapping[str, Any]) -> Preprocess | None:
         crop = (crop, crop)
     if crop is not None:
         shorter = size if isinstance(size, int) else min(size) if size else None
+        if shorter and share:  # PoolFormer's preprocessor
+            shorter = int(shorter / share)
         # a resize smaller than the crop would leave a border that no photograph fills: the crop alone then
-        return Preprocess(crop, shorter if shorter and shorter >= min(crop) else None, "crop", interpolation)
+        if not shorter or shorter < min(crop):
+            return Preprocess(crop, None, "crop", interpolation)
+        return Preprocess(crop, shorter, "squash" if isinstance(size, tuple) and not share else "crop", interpolation)
     if isinstance(size, int):
-        share = settings.get("crop_pct")
         if share and size < 384:  # ConvNeXT's preprocessor, which ResNet shares: larger sides are squashed
             return Preprocess((size, size), int(size / share), "crop", interpolation)
         return Preprocess((size, size), None, "squash" if share else "crop", interpolation)

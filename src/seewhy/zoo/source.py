@@ -101,6 +101,13 @@ class Grey(nn.Module):
         return x.mean(1, keepdim=True)
 
 
+class BlueFirst(nn.Module):
+    """In front of a model that takes blue, green and red: the channels in reverse order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(x.split(1, 1)[::-1], 1)  # not flip(), after which an occlusion has all computed anew
+
+
 class Views(nn.Module):
     """The mean of a model's logits over a picture and its mirror images: left to right (2), and top to bottom too (4)."""
 
