@@ -294,6 +294,40 @@ def test_what_is_moved_keeps_its_relevance(name: str) -> None:
     torch.testing.assert_close(found(Run(MOVED[name]), "epsilon", x, start).flatten(), expected)
 
 
+POWERS: dict[str, tuple[int, Function, Function]] = {  # power, pooling, and the averages of the same windows
+    "squares": (2, lambda x: F.lp_pool2d(x, 2, 2), lambda x: F.avg_pool2d(x, 2)),
+    "overlapping": (4, lambda x: F.lp_pool2d(x, 4.0, 3, 1), lambda x: F.avg_pool2d(x, 3, 1)),
+    "at the border": (
+        *(2, lambda x: F.lp_pool2d(x, 2, (2, 3), 2, ceil_mode=True)),
+        lambda x: F.avg_pool2d(x, (2, 3), 2, ceil_mode=True),
+    ),
+    "odd": (3, lambda x: F.lp_pool2d(x.relu(), 3, 2), lambda x: F.avg_pool2d(x, 2)),
+    "module": (2, nn.LPPool2d(2, 2), lambda x: F.avg_pool2d(x, 2)),
+}
+
+
+@pytest.mark.parametrize("name", POWERS)
+@pytest.mark.parametrize("size", [1.0, 1e-9])
+def test_power_averages_share_by_powers(name: str, size: float) -> None:
+    power, pool, average = POWERS[name]
+    x = drawn(1, 3, 6, 5) * size
+    windows, _ = matrix(average, (3, 6, 5))
+    powers = (windows != 0) * (x.clamp(min=0) if name == "odd" else x).flatten() ** power
+    start = drawn(len(windows), seed=1)
+    total = powers.sum(1, keepdim=True)
+    expected = (powers / total.where(total > 0, 1.0)).T @ start
+    torch.testing.assert_close(found(Run(pool), "epsilon", x, start).flatten(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_power_average_of_zeros_has_nothing_to_share() -> None:
+    x = drawn(1, 3, 6, 5)
+    x[:, :, :2, :2] = 0
+    answer = found(Run(POWERS["squares"][1]), "epsilon", x, drawn(18, seed=1))
+    assert torch.isfinite(answer).all()
+    assert not answer[:, :, :2, :2].any()
+    assert answer[:, :, 2:, :4].all()
+
+
 POOLED: dict[str, Function] = {
     "max_pool": lambda x: F.max_pool2d(x, 2),
     "window": lambda x: F.max_pool2d(x, 3, stride=(2, 1), padding=1, ceil_mode=True),

@@ -103,6 +103,8 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "addcmul": lambda x: torch.addcmul(x, x.tanh(), x, value=0.5),
     "max-pooling": lambda x: F.max_pool2d(x, 3, 2, 1),
     "max-pooling, dilated": lambda x: F.max_pool2d(x.relu(), 2, 1, 0, 2, True),
+    "power average": lambda x: F.lp_pool2d(x, 2, 2) + F.lp_pool2d(x, 4.0, 2, 2),
+    "power average, odd": lambda x: F.lp_pool2d(x.exp(), 3, (2, 4), 2, ceil_mode=True),
     "adaptive max-pooling": lambda x: F.adaptive_max_pool2d(x, (4, 2)),
     "amax": lambda x: x.amax((2, 3), keepdim=True) + x.amin(1, keepdim=True),
     "max": lambda x: x.max(2).values + x.min(3, keepdim=True)[0].squeeze(3),
@@ -199,6 +201,21 @@ def test_max_pooling_by_hand() -> None:
     flat = torch.full_like(x, 6.0)
     gradient = torch.tensor([[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])[None, None]
     torch.testing.assert_close(multipliers(lambda x: F.max_pool2d(x, 2), x, flat), gradient)
+
+
+@pytest.mark.parametrize("power", [2, 3, 10])
+def test_a_root_of_nothing_that_stays_nothing(power: int) -> None:
+    x, other = draw(2, 4, 6, 6).abs(), draw(2, 4, 6, 6, seed=1).abs()
+    for each in (x, other):
+        each[:, :2] = 0
+    other[:, 2] = 0
+
+    def run(x: Tensor) -> Tensor:
+        return F.lp_pool2d(x, power, 2) + x.square().sum((2, 3), keepdim=True).sqrt()
+
+    found = multipliers(run, x, other)
+    assert torch.isfinite(found).all()
+    assert float((found * (x - other)).sum()) == pytest.approx(float((run(x) - run(other)).sum()), rel=1e-8)
 
 
 def test_a_gate_in_float32_does_not_take_rounding_for_a_slope() -> None:

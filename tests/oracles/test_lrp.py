@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -167,6 +168,32 @@ def test_relevance_at_a_layer(layer: str) -> None:
         assert float(found.measures["conservation error"].max()) < 1e-6
 
 
+@pytest.mark.parametrize("layer", ["conv2", "bn2", ":add", ":max_pool2d", "fc"])
+def test_an_account_ends_at_the_layer_and_says_what_passes_it_by(layer: str) -> None:
+    net, images = nets.classifier(nets.Spelled("module")), nets.photos()
+    method = LRP("epsilon", layer=layer)
+    found, ledger = method(net, images), method.account(net, images)
+    assert ledger.layer == layer
+    torch.testing.assert_close(ledger.started, found.score, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ledger.reached, found.values.sum((1, 2, 3)), rtol=1e-3, atol=1e-4)
+    past = bool((ledger.aside.abs() > 1e-3).all())
+    assert past == (layer in ("conv2", "bn2"))  # which the residual way passes by
+    rows = [row.address for row in ledger.rows]
+    assert "conv1:conv2d" not in rows
+    assert ("fc:linear" in rows) == (layer != "fc")
+    whole = LRP("epsilon").account(net, images)
+    assert (whole.layer, whole.aside.tolist()) == ("", [0.0, 0.0])
+
+
+def test_an_account_ends_before_an_operation_without_a_rule() -> None:
+    net = nets.classifier(nn.Sequential(nn.Conv2d(3, 4, 3), Squared(), nn.Flatten(), nn.Linear(4 * 22 * 22, 5)))
+    method = LRP(layer="2")
+    ledger = method.account(net, nets.photos())
+    torch.testing.assert_close(ledger.reached, method(net, nets.photos()).values.sum((1, 2, 3)), rtol=1e-4, atol=1e-5)
+    with pytest.raises(LayerError, match="no layer"):
+        LRP(layer="nothing").account(net, nets.photos())
+
+
 def test_a_layer_that_is_not_there_or_has_no_map() -> None:
     net = nets.classifier(nets.ConvNext())
     with pytest.raises(LayerError, match="no layer"):
@@ -233,12 +260,82 @@ def test_deep_taylor_says_what_the_root_points_lack() -> None:
     images = nets.photos()
     assert not DeepTaylor()(bare(), images, 1).notes
     notes = " ".join(DeepTaylor()(nets.classifier(nets.FAMILIES["efficientnet"]()), images).notes)
-    assert "here are silu" in notes
+    assert "here is silu: " in notes
+    assert "here is sigmoid" not in notes  # the gate is no way for relevance
     assert "biases are positive" in notes
     below = bare()
     with torch.no_grad():
         below.module.get_parameter("fc.weight").neg_()
     assert any("not positive" in note for note in DeepTaylor()(below, images, 1).notes)
+
+
+class Bent(nn.Module):
+    """A function between two layers, and a gate beside it that relevance does not pass."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.conv, self.fc = function, nn.Conv2d(3, 4, 3, bias=False), nn.Linear(4, 5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.function(self.conv(x))
+        return self.fc((x * torch.tanh(x.mean((2, 3), keepdim=True))).mean((2, 3)))
+
+
+LIKE_RELU: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardtanh": lambda x: F.hardtanh(x, 0, 6),
+    "clamp": lambda x: x.clamp(0, 1),
+    "clamp_min": lambda x: x.clamp_min(0),
+    "tensor bound": lambda x: x.clamp(min=torch.zeros(())),
+    "threshold": lambda x: F.threshold(x, 0.1, 0),
+    "maximum": lambda x: torch.maximum(x.new_zeros(1), x),
+    "max": lambda x: torch.max(x, x.new_zeros(1)),
+    "neg": lambda x: F.relu(-x),
+    "max-out": lambda x: torch.maximum(x, x.flip(1)),
+}
+UNLIKE_RELU: dict[str, Callable[[Tensor], Tensor]] = {
+    "hardtanh": F.hardtanh,
+    "clamp": lambda x: x.clamp(-1, 1),
+    "clamp_min": lambda x: x.clamp_min(-0.5),
+    "clamp_max": lambda x: x.clamp_max(1),
+    "threshold": lambda x: F.threshold(x, -1, 0),
+    "maximum": lambda x: torch.maximum(x, torch.full((1,), -0.5)),
+    "minimum": lambda x: torch.minimum(x, x.new_ones(1)),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "hardsigmoid": F.hardsigmoid,
+    "leaky_relu": F.leaky_relu,
+    "softplus": F.softplus,
+}
+
+
+@pytest.mark.parametrize("name", LIKE_RELU)
+def test_deep_taylor_takes_every_spelling_of_relu_for_it(name: str) -> None:
+    notes = DeepTaylor()(nets.classifier(Bent(LIKE_RELU[name])), nets.photos()).notes
+    assert not any("root points are" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", UNLIKE_RELU)
+def test_deep_taylor_says_what_is_not_zero_below_zero(name: str) -> None:
+    notes = DeepTaylor()(nets.classifier(Bent(UNLIKE_RELU[name])), nets.photos()).notes
+    (note,) = [note for note in notes if "root points are" in note]
+    assert f"here is {name}: " in note
+
+
+def test_deep_taylor_asks_for_the_sign_of_the_logit_before_the_softmax() -> None:
+    images = nets.photos()
+    for positive in (True, False):
+        net = bare()
+        if not positive:
+            with torch.no_grad():
+                net.module.get_parameter("fc.weight").neg_()
+        for probabilities in (True, False):  # with the answer declared, its score is log p, else p
+            words: Any = {"mean": net.mean, "std": net.std, "size": nets.SIZE, "check": False}
+            ending = Classifier(nn.Sequential(net.module, nn.Softmax(1)), probabilities=probabilities, **words)
+            found = DeepTaylor()(ending, images, 1)
+            assert any("not positive" in note for note in found.notes) != positive
+            assert bool((found.values.sum((1, 2, 3)) > 0).all()) == positive
 
 
 def test_deep_taylor_is_positive_for_a_positive_logit() -> None:

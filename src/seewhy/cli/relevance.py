@@ -44,10 +44,11 @@ def show_plans(spoken: Shell, net: Classifier, methods: dict[str, Any]) -> None:
 
 
 def account_of(ledger: Ledger) -> dict[str, Any]:
-    """What became of one image's logit as plain values, from the logit down to the pixels."""
+    """What became of one image's logit as plain values, from the logit down to the pixels or the method's layer."""
     return {
         "started": float(ledger.started[0]),
         "reached": float(ledger.reached[0]),
+        "aside": float(ledger.aside[0]),
         "operations": [
             {
                 "address": row.address,
@@ -72,7 +73,9 @@ def show_accounts(spoken: Shell, explanations: Iterable[dict[str, Any]]) -> None
         rest = [row["lost"] for row in account["operations"] if row["address"] not in most]
         parts = [(row["address"], row["rule"], row["lost"]) for row in most.values()]
         parts += [(f"the other {len(rest)}", "", sum(rest))] if rest else []
-        parts += [("what came to the pixels", "", account["reached"])]
+        end = told["layer"]
+        parts += [(f"what passed {end} by", "", account["aside"])] if end else []
+        parts += [(f"what came to {end or 'the pixels'}", "", account["reached"])]
         rows = [
             (name, rule, f"{amount:.4g}", f"{amount / started:.1%}" if started else "–") for name, rule, amount in parts
         ]

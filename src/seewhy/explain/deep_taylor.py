@@ -15,8 +15,6 @@ from seewhy.explain.lrp import Ledger, Plan, accounted, planned, sent_back
 from seewhy.lens.relevance import Relevance
 from seewhy.lens.rules import Composite, Entry
 
-#: rectifiers that are zero below zero, as the paper's
-_RECTIFIED = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min", "threshold", "maximum"})
 NEGATIVE = "a logit that is not positive has no root point below it: its map's sign is reversed"
 
 
@@ -66,10 +64,10 @@ class DeepTaylor(Explainer):
         return self.attribute_each(net, pixels, [question])[0]
 
     def attribute_each(self, net: Classifier, pixels: Tensor, questions: Sequence[Question]) -> list[Map]:
-        maps = sent_back(net, pixels, questions, self._composite, check=_unmet)
+        maps, started = sent_back(net, pixels, questions, self._composite, check=_unmet)
         return [
-            replace(found, notes=(*found.notes, NEGATIVE)) if (question.score <= 0).any() else found
-            for found, question in zip(maps, questions, strict=True)
+            replace(found, notes=(*found.notes, NEGATIVE)) if (logits <= 0).any() else found
+            for found, logits in zip(maps, started, strict=True)
         ]
 
     def plan(self, net: Classifier) -> Plan:
@@ -83,15 +81,17 @@ class DeepTaylor(Explainer):
 
 def _unmet(lens: Relevance) -> list[str]:
     """What the paper asks of a network, where this one does not have it."""
-    others = sorted({step.op for step in lens.steps if step.kind == "rectifier" and step.op not in _RECTIFIED})
+    for step in lens.steps:
+        if step.rectifies is False:  # said if relevance comes there: a gate's own way gets none
+            text = (
+                f"root points are for what is zero below zero, as ReLU is; here is {step.op}: the same rules were used"
+            )
+            step.spread = step.noting(text, step.spread)
     biases = [bias for step in lens.steps if step.layer and (bias := step.layer.offsets()) is not None]
     positive, total = sum(int((bias > 0).sum()) for bias in biases), sum(bias.numel() for bias in biases)
-    notes = []
-    if others:
-        notes.append(f"root points are for ReLU; here are {', '.join(others)}: the same rules were used")
-    if positive:
-        notes.append(
-            f"{positive} of {total} biases are positive (normalisations merged): "
-            "a root point is only sure to exist where none is"
-        )
-    return notes
+    if not positive:
+        return []
+    return [
+        f"{positive} of {total} biases are positive (normalisations merged): "
+        "a root point is only sure to exist where none is"
+    ]

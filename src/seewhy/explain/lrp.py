@@ -68,16 +68,20 @@ class Account:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Every operation's account, from the logit down, and the logits (N,) that were shared out."""
+    """Every operation's account, from the logit down to the pixels or to a `layer`, and the logits (N,) that were shared out.
+
+    `aside` (N,) is what passed the layer by, on other ways to the pixels.
+    """
 
     rows: tuple[Account, ...]
     started: Tensor
+    aside: Tensor
+    layer: str = ""
 
     @property
     def reached(self) -> Tensor:
-        """What came to the pixels (N,): the logits less all that was lost on the way."""
-        lost = torch.stack([row.lost for row in self.rows]).double().sum(0)
-        return (self.started - lost).to(self.started.dtype)
+        """What came to the pixels, or to the layer (N,): the logits less all that was lost on the way or passed it by."""
+        return (self.started - _lost(self.rows, self.started) - self.aside).to(self.started.dtype)
 
     def __str__(self) -> str:
         width = max((len(row.address) for row in self.rows), default=0)
@@ -97,8 +101,8 @@ class LRP(Explainer):
     layers by ε; `-flat` shares the first layer's out evenly over its window; `epsilon-gamma-box` raises positive
     contributions by a quarter and knows that pixels are bounded. A batch
     normalisation directly behind or before a convolution is computed with it, residual sums share by value,
-    max-pooling gives all to the maximum. `layer` (an address) asks for the relevance of that layer's output in place of the
-    pixels'.
+    max-pooling gives all to the maximum, power-average pooling shares by powers. `layer` (an address) asks for the relevance
+    of that layer's output in place of the pixels'.
 
     One's own composite is a list of tables, each with a `rule` (epsilon, gamma, alpha-beta, z-plus, z-box, w-squared, flat, pass,
     with a parameter as in `gamma:0.1`) and the operations that it is for: `op`, `kind` and `path` (the module's), which may have
@@ -165,15 +169,15 @@ class LRP(Explainer):
         return self.attribute_each(net, pixels, [question])[0]
 
     def attribute_each(self, net: Classifier, pixels: Tensor, questions: Sequence[Question]) -> list[Map]:
-        return sent_back(net, pixels, questions, self._composite, self.layer)
+        return sent_back(net, pixels, questions, self._composite, self.layer)[0]
 
     def plan(self, net: Classifier) -> Plan:
         """The rule of each operation; one forward pass of a grey image."""
         return planned(net, self._composite)
 
     def account(self, net: Classifier, images: Tensor | Images, target: Target = None) -> Ledger:
-        """What each operation does with the relevance that comes to it, image by image."""
-        return accounted(net, images, target, self._composite)
+        """What each operation does with the relevance that comes to it, image by image; with `layer`, down to there."""
+        return accounted(net, images, target, self._composite, self.layer)
 
 
 def planned(net: Classifier, composite: Composite) -> Plan:
@@ -190,16 +194,29 @@ def planned(net: Classifier, composite: Composite) -> Plan:
     return Plan(tuple(rows))
 
 
-def accounted(net: Classifier, images: Tensor | Images, target: Target, composite: Composite) -> Ledger:
+def accounted(
+    net: Classifier, images: Tensor | Images, target: Target, composite: Composite, layer: str | None = None
+) -> Ledger:
     """Each operation's account, from one forward pass and one pass back an image."""
     pixels, wanted = net.check(images), net.targets(target, images)
-    ledgers = [_account(net, image[None], int(each), composite) for image, each in zip(pixels, wanted, strict=True)]
-    rows = [
+    if layer:
+        find(net, layer)
+    pairs = zip(pixels, wanted, strict=True)
+    ledgers = [_account(net, image[None], int(each), composite, layer) for image, each in pairs]
+    rows = tuple(
         Account(*key, torch.tensor([row[0] for row in found]), torch.tensor([row[1] for row in found]))
-        for key in ledgers[0][1]
-        for found in [[ledger.get(key, (0.0, 0.0)) for _, ledger in ledgers]]
-    ]
-    return Ledger(tuple(rows), torch.tensor([started for started, _ in ledgers]))
+        for key in ledgers[0].rows
+        for found in [[each.rows.get(key, (0.0, 0.0)) for each in ledgers]]
+    )
+    started, came = (torch.tensor([getattr(each, name) for each in ledgers]) for name in ("started", "came"))
+    # at the pixels all ways meet
+    aside = (started - _lost(rows, started) - came).to(started.dtype) if layer else torch.zeros_like(started)
+    return Ledger(rows, started, aside, layer or "")
+
+
+def _lost(rows: Sequence[Account], started: Tensor) -> Tensor:
+    """What all operations together kept of logits (N,)."""
+    return sum((row.lost.double() for row in rows), torch.zeros_like(started, dtype=torch.float64))
 
 
 def sent_back(
@@ -209,10 +226,11 @@ def sent_back(
     composite: Composite,
     layer: str | None = None,
     check: Callable[[Relevance], Iterable[str]] = lambda lens: (),
-) -> list[Map]:
-    """A map for each question, from one forward pass and as many passes back as there are questions.
+) -> tuple[list[Map], Tensor]:
+    """A map for each question, from one forward pass and as many passes back; and the logits (questions, N) that were sent.
 
-    `check` sees the pass before anything goes back, and answers notes.
+    `check` sees the pass before anything goes back, and answers notes. The logits are those before a final softmax, where
+    there is one.
     """
     if layer:
         find(net, layer)
@@ -252,10 +270,11 @@ def sent_back(
     errors = (totals - started).abs() / started.abs().clamp_min(1e-12)
     if not layer and (errors > 0.5).any():
         notes.add(f"up to {100 * float(errors.max()):.4g} % of a logit did not reach the pixels: {KEPT}")
-    return [
+    maps = [
         Map(made[:, index], layer or "", tuple(sorted(notes)), {"conservation error": errors[index]})
         for index in range(len(questions))
     ]
+    return maps, started
 
 
 def _lens(net: Classifier, composite: Composite) -> Relevance:
@@ -279,9 +298,16 @@ def _send(net: Classifier, lens: Relevance, answer: Value, relevance: Tensor, to
     return found
 
 
-def _account(
-    net: Classifier, image: Tensor, target: int, composite: Composite
-) -> tuple[float, dict[tuple[str, str, str], tuple[float, float]]]:
+@dataclass(frozen=True)
+class _Told:
+    """One image's account: by address, operation and rule what arrived and what went on, and what came to the end."""
+
+    rows: dict[tuple[str, str, str], tuple[float, float]]
+    started: float
+    came: float
+
+
+def _account(net: Classifier, image: Tensor, target: int, composite: Composite, layer: str | None) -> _Told:
     rows: dict[tuple[str, str, str], tuple[float, float]] = {}
 
     def told(step: Step, arrived: float, passed: float) -> None:
@@ -295,7 +321,7 @@ def _account(
             answer, values = lens.start(net, net.logits(image, lambda: lens))
             relevance = torch.zeros_like(values)
             relevance[:, target] = values[:, target]
-            _send(net, lens, answer, relevance, _value(net, lens, None), told=told)
+            came = _send(net, lens, answer, relevance, _value(net, lens, layer), told=told)
     finally:
         lens.close()
-    return float(values[0, target]), rows
+    return _Told(rows, float(values[0, target]), float(came.sum(dtype=torch.float64)))

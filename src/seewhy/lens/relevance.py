@@ -157,6 +157,7 @@ class Step:
     scale: Scale | None = None  # of a batch normalisation
     home: Step | None = None  # the affine operation that this is merged into
     source: Tensor | None = None  # of a softmax: the logits
+    rectifies: bool | None = None  # of a rectifier or a gate that passes relevance: whether it is zero below zero
 
     def __init__(self, lens: Relevance, call: Call, given: Sequence[Tensor], values: Sequence[Value]) -> None:
         self.lens, self.call, self.given = lens, call, tuple(given)
@@ -698,9 +699,32 @@ def _gated_linear(step: Step) -> Spread:
 
 
 @rule(*(op for op, (kind, _) in ops.VOCABULARY.items() if kind == "rectifier"))
-@rule("sigmoid", "hardsigmoid", "tanh", "neg")
-def _placewise(step: Step) -> Spread:
-    return step.passes if len(step.given) == 1 else step.refuse(" with bounds computed from the image")
+@rule("sigmoid", "hardsigmoid", "tanh")
+def _bent(step: Step) -> Spread:
+    if len(step.given) != 1:
+        return step.refuse(" with bounds computed from the image")
+    step.rectifies = _zero_below(step)
+    return step.passes
+
+
+def _zero_below(step: Step) -> bool:
+    """Whether a function of one value is zero wherever that is below zero, as ReLU is."""
+    given = step.call.arguments
+    low: Any = None
+    if step.op in ("relu", "relu6"):
+        return True
+    if step.op == "threshold":
+        return bool(given["value"] == 0 <= given["threshold"])
+    if step.op in ("maximum", "max"):
+        low = next(each for each in step.call.tensors() if each is not step.given[0])
+    elif step.op in ("hardtanh", "clamp", "clamp_min"):
+        low = given["min_val" if step.op == "hardtanh" else "min"]
+    return low is not None and not torch.as_tensor(low).any()
+
+
+@rule("neg")
+def _negated(step: Step) -> Spread:
+    return step.passes
 
 
 @rule("local_response_norm", "normalize")
@@ -845,6 +869,22 @@ def _averaged(step: Step) -> Spread:
     return spread
 
 
+@rule("lp_pool2d")
+def _powers(step: Step) -> Spread:
+    """Each value x gets its share xᵖ / Σ xᵖ of what comes to its window, which is x·∂y/∂x / y; none where all are zero."""
+    given, x = step.call.arguments, step.keep(step.given[0])
+    step.rule = "by power"
+
+    def spread(relevance: Tensor) -> Tensor:
+        with torch.enable_grad():
+            powers = x.pow(given["norm_type"]).requires_grad_()
+            z = F.avg_pool2d(powers, given["kernel_size"], given["stride"] or None, 0, given["ceil_mode"])
+        shares = torch.where(z != 0, relevance / z, 0)  # whatever the power makes of their size, z may be small
+        return torch.autograd.grad(z, powers, shares.detach())[0] * powers.detach()
+
+    return spread
+
+
 @rule("max_pool2d", "adaptive_max_pool2d")
 def _max_pool(step: Step) -> Spread:
     given = dict(step.call.arguments)
@@ -873,6 +913,7 @@ def _winner(step: Step) -> Spread:
     """What the operation hands on takes all."""
     argument = step.call.arguments.get("dim", step.call.arguments.get("other"))
     if isinstance(argument, Tensor) and len(step.given) == 1:  # a bound
+        step.rectifies = _zero_below(step)
         return step.passes
     again, kept = step.again(), [step.keep(each) for each in step.given]
     step.rule = "the winner takes all"

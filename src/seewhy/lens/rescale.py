@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -268,7 +269,7 @@ def smooth(lens: Rescale, call: Call) -> Any:
 
 def scale_free(lens: Rescale, call: Call) -> Any:
     """The same, for powers and logarithms: where Δin is small beside its input."""
-    return _rescaled(lens, call, lambda rise, x: rise.abs() <= _small(rise) * x.abs(), _slope)
+    return _rescaled(lens, call, lambda rise, x: rise.abs() <= _small(rise) * x.abs(), _bounded_slope)
 
 
 def _small(tensor: Tensor) -> float:
@@ -300,6 +301,11 @@ def _slope(pair: Pair) -> Tensor:
         leaf = middle.detach().requires_grad_()
         value = pair.run([*pair.now[:place], leaf, *pair.now[place + 1 :]])
         return torch.autograd.grad(value.sum(), leaf)[0]
+
+
+def _bounded_slope(pair: Pair) -> Tensor:
+    """The same, and 0 for a root of zero, whose slope has no bound: nothing changes there, so that any number would do."""
+    return _slope(pair).nan_to_num_(nan=math.nan, posinf=0.0, neginf=0.0)
 
 
 def _is_identity(pair: Pair) -> Tensor:
@@ -380,6 +386,15 @@ def _max_pool(lens: Rescale, call: Call) -> Any:
         return F.max_pool2d(maps, given["kernel_size"], given["stride"] or None, return_indices=True, **words)
 
     return lens.multiplied(call, lambda pair: _larger(pair, largest, 2))
+
+
+@rule("lp_pool2d")
+@spelled
+def _power_pool(call: Call) -> Tensor:
+    x, power, size, stride = (call.arguments[name] for name in ("input", "norm_type", "kernel_size", "stride"))
+    means = F.avg_pool2d(x.pow(power), size, stride or None, 0, call.arguments["ceil_mode"])
+    count = math.prod(size) if isinstance(size, tuple | list) else size**2
+    return (means * count).pow(1 / power)
 
 
 @rule("adaptive_max_pool2d")
