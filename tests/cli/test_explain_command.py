@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from seewhy import zoo
 from seewhy.cli.work import draw
+from seewhy.errors import NothingToExplain
 from seewhy.explain import LRP, Gradient, GradientTimesInput, agreement, side_by_side
 
 from .conftest import TINY, Run
@@ -58,7 +60,13 @@ def test_over_the_whole_photograph_too(here: Path, run: Run) -> None:
     told = document(run("explain", "cat.png", "--model", TINY, "--method", "gradient", "--whole", *WORDS, "--json"))
     net = zoo.load(TINY)
     expected = Gradient()(net, net.read("cat.png")).over("cat.png", **LOOK)
-    assert np.array_equal(opened(told["explanations"][0]["picture"]), np.asarray(expected))
+    (row,) = told["explanations"]
+    assert np.array_equal(opened(row["picture"]), np.asarray(expected))
+    assert (row["sign"], row["scale"]) == ("positive", pytest.approx(expected.info["scale"]))
+    shown = run("explain", "cat.png", "--model", TINY, "--method", "gradient-times-input", "--whole", "--overwrite")
+    assert re.search(r"±\d", shown.stdout), shown.stderr
+    plain = document(run("explain", "cat.png", "--model", TINY, "--method", "gradient", "--json", "--overwrite"))
+    assert "scale" not in plain["explanations"][0]
 
 
 def test_the_account_says_where_relevance_is_lost(here: Path, run: Run) -> None:
@@ -89,6 +97,32 @@ def test_the_account_says_where_relevance_is_lost(here: Path, run: Run) -> None:
     refused = run("explain", "cat.png", "--model", TINY, "--method", "gradient", "--account")
     assert refused.exit_code == 2
     assert "gradient has no account to give; these have: " in refused.stderr
+
+
+def test_an_account_ends_at_the_methods_layer(here: Path, run: Run) -> None:
+    words = ("explain", "cat.png", "--model", TINY, "--method", "lrp:layer=2", "--account")
+    (row,) = document(run(*words, "--json"))["explanations"]
+    net = zoo.load(TINY)
+    found = LRP(layer="2")(net, net.read("cat.png"))
+    assert row["account"]["reached"] == pytest.approx(float(found.values.sum()), abs=1e-5)
+    assert row["account"]["aside"] == pytest.approx(0, abs=1e-5)
+    assert "0:conv2d" not in [each["address"] for each in row["account"]["operations"]]
+    shown = run(*words, "--overwrite").stdout
+    assert "what came to 2 " in shown
+    assert "what passed 2 by" in shown
+    assert "the pixels" not in shown
+
+
+def test_an_account_that_fails_takes_no_map_with_it(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def account(*_: Any) -> None:
+        raise NothingToExplain("no account of this")
+
+    monkeypatch.setattr(LRP, "account", account)
+    told = document(run("explain", "cat.png", "--model", TINY, "--method", "lrp", "--account", "--json"))
+    (row,) = told["explanations"]
+    assert opened(row["picture"]).size
+    assert "account" not in row
+    assert told["failed"] == [{"image": "cat.png", "error": "no account of this"}]
 
 
 def test_a_composite_of_ones_own_is_a_file(here: Path, run: Run) -> None:

@@ -262,4 +262,15 @@ def test_a_map_of_nothing_is_said() -> None:
     for name in (*ONE_PASS, "score-cam", "ablation-cam"):
         found = parse(name)(net, images)
         assert not found.values.any()
-        assert "zero everywhere" in found.notes[-1], name
+        assert "zero everywhere for image 1" in found.notes[-1], name
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        module.get_parameter("0.weight").abs_()
+        module.get_parameter("4.weight")[0] = -1.0  # everything speaks against it
+    for name in (*ONE_PASS, "ablation-cam"):
+        found = parse(name)(Classifier(module, size=8, check=False), torch.rand(1, 3, 8, 8), 0)
+        if not found.values.any():
+            assert found.notes[-1].endswith("nothing speaks for the class there; what speaks against it is cut off"), (
+                name
+            )
+        assert found.values.any() == (name in ("hires-cam", "eigen-cam")), name

@@ -42,6 +42,10 @@ def spot(row: int, column: int) -> Tensor:
     return values
 
 
+def drawn_scale(picture: Image.Image) -> float:
+    return float(picture.info["scale"])
+
+
 # Heat maps
 
 
@@ -93,6 +97,9 @@ def test_the_whole_photograph_is_drawn_and_another_is_refused() -> None:
     assert drawn[20, 2].max() < drawn[20, 40].max(), "darker where the model did not look"
     y, x = np.unravel_index(int((drawn[..., 0].astype(int) - drawn[..., 2]).argmax()), (40, 60))
     assert (10 <= y <= 11 and 20 <= x <= 21) or drawn[10:12, 20:22].max() == 255  # orange, or its outline
+    values = found.on_photo().numpy()
+    assert drawn_scale(found.over(photo)) == float(np.quantile(np.abs(values[~np.isnan(values)]), 0.999))
+    assert drawn_scale(made(torch.zeros(1, 1, 20, 20)).over(photo)) == 0
     with pytest.raises(InputError, match="60 × 40 pixels, got one of 30 × 20"):
         found.over(photo.resize((30, 20)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,10 +141,13 @@ def explain(
         def answer(image: Images = image, spec: str = spec) -> list[tuple[Attribution, Ledger | None]]:
             targets: list[Any] = list(wanted)
             if contrast and not wanted:
-                targets = net.predict(image)[0].topk(2).indices.tolist() if net.classes > 1 else [0, 0]
+                targets = net.predict(image)[0].topk(2).indices.tolist()
             answers = methods[spec].each(net, image, targets or [None])
             ledgers = [
-                accounted[spec].account(net, image, each.target) if spec in accounted else None for each in answers
+                work.also(partial(accounted[spec].account, net, image, each.target), image.names[0])
+                if spec in accounted
+                else None
+                for each in answers
             ]
             pairs = list(zip(answers, ledgers, strict=True))
             return [*pairs, (difference(*answers), None)] if contrast else pairs
@@ -151,13 +155,16 @@ def explain(
         explained = work.run(answer, photo) or []
         for name, (each, ledger) in zip(named, explained, strict=False):
             path = folder.file(file(photo, spec, name))
+            row = _explained(each, path, ledger)
             if whole:
-                each.over(work.picture(), **look).save(path)
+                picture = each.over(work.picture(), **look)
+                picture.save(path)
+                row |= {"sign": look["sign"] or each.sign, "scale": picture.info["scale"]}
             else:
                 draw(each.plot(**look), path)
             if arrays:
                 each.save(path.with_suffix(".npz"))
-            rows.append(_explained(each, path, ledger))
+            rows.append(row)
         if explained:
             together.setdefault(photo, []).extend(each for each, _ in explained)
     compared = []
@@ -184,7 +191,7 @@ def explain(
     def show() -> None:
         measured = {id(row): ", ".join(words.measure(*each) for each in row["measures"].items()) for row in rows}
         spoken.table(
-            ("image", "method", "class", "score", "measures", "picture"),
+            ("image", "method", "class", "score", "measures", *(["colours"] if whole else []), "picture"),
             [
                 (
                     r["image"],
@@ -192,6 +199,7 @@ def explain(
                     r["class"]["label"],
                     f"{r['score']:.3g}",
                     measured[id(r)] or "–",
+                    *([words.bounds(r["sign"], r["scale"])] if whole else []),
                     r["picture"],
                 )
                 for r in rows

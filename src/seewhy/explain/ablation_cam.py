@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seewhy.classifier import Classifier
 from seewhy.explain.base import Explainer, Map, Question
-from seewhy.explain.cam import fused, layers, number_of, weighed
+from seewhy.explain.cam import NOTHING, fused, layers, number_of, weighed
 from seewhy.lens.capture import capture, trace
 from seewhy.lens.replay import Kept, replay
 
@@ -44,6 +44,7 @@ class AblationCAM(Explainer):
     reading = "As Grad-CAM, without a gradient, so that saturation does not hide a map. What speaks against is cut off."
     source = "Desai & Ramaswamy 2020, Ablation-CAM, WACV"
     default_sign = "positive"
+    nothing = NOTHING
 
     @property
     def passes(self) -> tuple[int, int]:

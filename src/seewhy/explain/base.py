@@ -179,7 +179,8 @@ class Attribution:
         """The whole original photograph, at its own size, with the map over it; what the model did not see is darkened.
 
         `photo` is its file, or the picture itself, upright. `contour` outlines the region that holds this share of the
-        positive values, see `region`. Raises `InputError` where the photograph has another size than the one explained.
+        positive values, see `region`. `info["scale"]` of the picture is the size of the values at which its colours are
+        strongest. Raises `InputError` where the photograph has another size than the one explained.
         """
         from seewhy.report.explanations import over_photo
 
@@ -220,11 +221,13 @@ class Attribution:
 class Explainer(Method):
     """A method that says which pixels an output rests on. A new one defines `attribute` and gives itself a `name`.
 
-    `default_sign` is how its values are usually shown as one map.
+    `default_sign` is how its values are usually shown as one map; `nothing` says why one is zero everywhere, for methods
+    where only one thing can be the reason.
     """
 
     room = "explain"
     default_sign: ClassVar[Sign] = "signed"
+    nothing: ClassVar[str] = ""
 
     @abstractmethod
     def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:
@@ -276,10 +279,8 @@ class Explainer(Method):
             notes += ("bf16 was allowed, but this device is slower in it: run in float32",)
         empty = [name for name, value in zip(images.names, values, strict=True) if not value.any()]
         if empty:
-            notes += (
-                f"the map is zero everywhere for {', '.join(empty[:5])}: "
-                "the method found nothing that the output rests on",
-            )
+            why = f": {self.nothing}" if self.nothing else ""
+            notes += (f"the map is zero everywhere for {', '.join(empty[:5])}{why}",)
         error = found.standard_error
         return Attribution(
             method=self.spec,

@@ -44,6 +44,10 @@ def weighed(weights: Tensor, maps: Tensor) -> Tensor:
     return (weights * maps).sum(1, keepdim=True).clamp_min(0)
 
 
+#: why a CAM that `weighed` made is zero everywhere
+NOTHING = "nothing speaks for the class there; what speaks against it is cut off"
+
+
 def _cam(
     net: Classifier, pixels: Tensor, question: Question, layer: str | None, make: Callable[[Tensor, Tensor], Tensor]
 ) -> Map:
@@ -81,6 +85,7 @@ class GradCAM(Explainer):
     reading = "Coarse but dependable: the region that speaks for the class. What speaks against it is cut off."
     source = "Selvaraju et al. 2017, arXiv 1610.02391"
     default_sign = "positive"
+    nothing = NOTHING
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -113,6 +118,7 @@ class GradCAMPlusPlus(Explainer):
     reading = "As Grad-CAM; made for several objects of a class in one image, of which Grad-CAM shows the largest best."
     source = "Chattopadhay et al. 2018, arXiv 1710.11063"
     default_sign = "positive"
+    nothing = NOTHING
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -153,6 +159,7 @@ class XGradCAM(Explainer):
     reading = "As Grad-CAM; weighed so that the map adds up to the logit as nearly as a weighed sum of maps can."
     source = "Fu et al. 2020, arXiv 2008.02312"
     default_sign = "positive"
+    nothing = NOTHING
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -224,6 +231,7 @@ class LayerCAM(Explainer):
     reading = "As Grad-CAM, position by position. Shallow layers show edges and textures more than objects."
     source = "Jiang et al. 2021, LayerCAM, IEEE Transactions on Image Processing 30"
     default_sign = "positive"
+    nothing = NOTHING
 
     @property
     def passes(self) -> tuple[int, int]:

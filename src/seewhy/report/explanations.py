@@ -99,8 +99,7 @@ def multiples(
         named = words.title(panel.method)
         axes.set_title(f"{named}\n{panel.labels[index]}", fontsize=8, parse_math=False)
         own = "one scale for this method" if len(rows[panel.method]) > 1 else "its own scale"
-        low = "±" if shown == "signed" else "0 to "
-        about = [f"{low}{words.figure(scale)}, {own}"]
+        about = [f"{words.bounds(shown, scale)}, {own}"]
         about += [_outlined(axes, panel, index, smooth, contour, photo.size)] if contour is not None else []
         axes.set_xlabel("\n".join(about), fontsize=7, parse_math=False)
     ends = "zero is white, orange for the class, blue against it; colours end where 99.9 % of the values lie"
@@ -140,7 +139,10 @@ def over_photo(
     smooth: float,
     contour: float | None,
 ) -> Image.Image:
-    """A map over the whole original photograph, in grey, at its own size; darker where the model did not look."""
+    """A map over the whole original photograph, in grey, at its own size; darker where the model did not look.
+
+    Its colours' scale, of what the model saw, is the picture's `info["scale"]`.
+    """
     from seewhy.data.photo import original
 
     whole = photo.convert("RGB") if isinstance(photo, Image.Image) else original(photo)
@@ -151,14 +153,17 @@ def over_photo(
             f"got one of {whole.width} × {whole.height}"
         )
     seen = ~np.isnan(values)
-    laid = np.asarray(pictures.overlay(whole, np.where(seen, values, 0), sign).picture)
+    scale = pictures.robust_scale(values[seen])
+    laid = np.asarray(pictures.overlay(whole, np.where(seen, values, 0), sign, scale).picture)
     dark = np.where(seen[..., None], laid, np.rint(0.45 * laid)).astype(np.uint8)
     if contour is not None:
         region = attribution.region(contour, smooth)[index].float()
         geometry = attribution.images.geometry[index]
         mask = (region if geometry is None else geometry.project(region, 0.0)).numpy() >= 0.5
         dark = pictures.ringed(dark, mask)
-    return Image.fromarray(dark)
+    drawn = Image.fromarray(dark)
+    drawn.info["scale"] = scale
+    return drawn
 
 
 def _maps(attribution: Attribution, sign: Sign, smooth: float) -> pictures.Array:

@@ -153,6 +153,15 @@ def axis(norm: str, values: int) -> tuple[float, str]:
 NORMS = {"linf": "ℓ∞", "l2": "ℓ₂", "l0": "ℓ₀"}
 
 
+def bounds(sign: str, scale: float) -> str:
+    """From where to where a map's colours go, of a sign as maps have it.
+
+    >>> bounds("signed", 0.25), bounds("absolute", 3)
+    ('±0.25', '0 to 3')
+    """
+    return f"{'±' if sign == 'signed' else '0 to '}{figure(scale)}"
+
+
 def figure(value: float) -> str:
     """A number of no particular unit in three digits.
 
