@@ -175,6 +175,7 @@ def diagnose(
 
     >>> from torch import nn
     >>> from seewhy.attack import FGSM
+    >>> _ = torch.manual_seed(0)
     >>> module = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     >>> net = Classifier(module, size=2)
     >>> found = FGSM(eps=(1.0,))(net, torch.full((1, 3, 2, 2), 0.5))
