@@ -52,14 +52,19 @@ def take_turns(contestants: dict[str, Callable[[], object]], turns: int = 9, war
     return Timing(seconds)
 
 
+def bar(wanted: str, holds: bool) -> str:
+    """What was wanted, and whether it holds."""
+    return f"{wanted}: {'holds' if holds else '**missed**'}"
+
+
 def at_least(value: float, wanted: float, unit: str = "") -> str:
     """A bar that a value should reach, and whether it does."""
-    return f"≥ {wanted:g}{unit}: {'holds' if value >= wanted else '**missed**'}"
+    return bar(f"≥ {wanted:g}{unit}", value >= wanted)
 
 
 def at_most(value: float, wanted: float, unit: str = "") -> str:
     """A bar that a value should stay under, and whether it does."""
-    return f"≤ {wanted:g}{unit}: {'holds' if value <= wanted else '**missed**'}"
+    return bar(f"≤ {wanted:g}{unit}", value <= wanted)
 
 
 def process(module: str, *words: str) -> Any:

@@ -87,6 +87,24 @@ def test_why_and_compare(here: Path, run: Run) -> None:
     assert "cat.png, fgsm: " in shown.stdout
 
 
+def test_what_a_comparison_lacks_is_said(here: Path, run: Run) -> None:
+    (here / "broken.png").write_text("no picture")
+    words = ("attack", "cat.png", "--model", TINY, "--method", "fgsm", "--compare", "--json")
+    some = run(*words, "broken.png")
+    assert len(document(some)["compared"]["attacks"]) == 1
+    said = "the comparison lacks 1 of 2 images, which not every method could attack"
+    assert f"note: {said}" in some.stderr
+    assert document(some)["notes"] == [said]
+    net = zoo.load(TINY)
+    target = next(name for index, name in enumerate(net.labels) if index not in net.predict(both(net)).argmax(1))
+    dlr = ("--method", "apgd:eps=0.1,loss=dlr", "--target", target)  # which three classes are too few for
+    none = run(*words, "dog.png", *dlr, "--out", "none")
+    said = "there is no comparison: there is no image that every method could attack"
+    assert f"note: {said}" in none.stderr
+    assert document(none)["notes"] == [said]
+    assert "compared" not in document(none)
+
+
 def other(about: dict[str, Any] | None = None) -> str:
     """The spec of another tiny model, whose weights are the first one's with noise, beside it."""
     weights = load_file("weights.safetensors")

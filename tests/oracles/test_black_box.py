@@ -131,6 +131,20 @@ def test_zoo_fools_long_before_it_has_seen_every_coordinate() -> None:
     assert 1.1 <= float((found.eps[-2] / exact(net, images)["l2"]).median()) <= 2
 
 
+def test_zoo_pays_in_a_small_space_for_the_coordinates_that_it_has() -> None:
+    """12 coordinates of 2 × 2 pixels take 2·12 + 4 queries a turn, however many are asked about at once."""
+    net, images = linear(3), mid_grey(4)
+    found = ZOO(queries=60, sides=(2,), coordinates=64)(net, images)
+    assert found.queries.min() > 1 + 2 * 12
+    assert not any("did not suffice" in note for note in found.notes)
+    none = ZOO(queries=30, sides=(2,), coordinates=64)(net, images)
+    assert none.queries.tolist() == [0] * 4
+    assert none.notes[0] == "the queries did not suffice for one turn at 2 × 2, which takes 28: nothing was tried"
+    some = ZOO(queries=110, sides=(2, 4), coordinates=64)(net, images)
+    assert some.queries.min() > 1 + 2 * 12
+    assert some.notes[0] == "the queries did not suffice for one turn at 4 × 4, which takes 100"
+
+
 def test_what_promises_most_lies_near_what_is_steep() -> None:
     slopes, seen = torch.zeros(1, 3, 12, 12), torch.zeros(1, 3, 12, 12, dtype=torch.bool)
     seen[0, 0, ::3, ::3] = True

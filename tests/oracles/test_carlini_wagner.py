@@ -70,7 +70,7 @@ def test_a_search_is_adam_on_the_papers_objective() -> None:
 
     start, last = torch.atanh(2 * pixels - 1), pixels.clone()
     view = WhiteBox(plane(2)[0], budget=40).opened(2)
-    CarliniWagner(steps=1000, rate=0.02)._descend(ask, view, pixels, start, last, c)
+    CarliniWagner(steps=1000, rate=0.02)._descend(ask, view.can, pixels, start, last, c)
 
     w = start.clone().requires_grad_()
     adam = torch.optim.Adam([w], lr=0.02)

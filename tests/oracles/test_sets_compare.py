@@ -227,6 +227,16 @@ def test_a_target_counts_where_it_is_reached(net: Classifier, tmp_path: Path) ->
     assert torch.equal(judged.fools, judged.predictions == target)
 
 
+def test_a_set_is_not_judged_by_a_model_that_has_its_classes_in_another_order(tmp_path: Path) -> None:
+    named = {order: classifier(FAMILIES["resnet"](), labels=list(order)) for order in ("abcde", "eabcd", "vwxyz")}
+    sets.export(named["abcde"], [FGSM(eps=(0.3,))(named["abcde"], photos(4))], tmp_path / "set")
+    loaded = sets.load(tmp_path / "set")
+    with pytest.raises(InputError, match=r'the same order, got "(\w)" as class (\d) in the set and as class \d in'):
+        loaded.judged(named["eabcd"])
+    for other in (named["abcde"], named["vwxyz"], classifier(FAMILIES["resnet"](), labels=None)):  # words of their own
+        assert loaded.judged(other).as_told.all()
+
+
 def test_what_is_wrong_with_a_set_is_said(net: Classifier, images: Images, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     with pytest.raises(DataError, match="there is no folder"):

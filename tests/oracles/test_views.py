@@ -7,10 +7,24 @@ import torch
 from torch import Tensor, nn
 
 from nets import FAMILIES, classifier, made, photos
-from seewhy.attack import FGSM, IFGSM, PGD, Attack, DeepFool, Goal, LabelsOnly, Scores, View, WhiteBox
+from seewhy.attack import (
+    FGSM,
+    IFGSM,
+    JSMA,
+    LBFGS,
+    PGD,
+    Attack,
+    CarliniWagner,
+    DeepFool,
+    Goal,
+    LabelsOnly,
+    Scores,
+    View,
+    WhiteBox,
+)
 from seewhy.attack.base import Perturbed, size_of
 from seewhy.attack.oracles import as_saved, predicted
-from seewhy.attack.sizes import nearest_found, swept
+from seewhy.attack.sizes import KEPT, nearest_found, swept
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.errors import BudgetSpent, InputError, SpecError
@@ -102,6 +116,33 @@ def test_no_attack_asks_for_more_than_its_budget(name: str, budget: int) -> None
     found = attack(attack.view(net, budget=budget), photos(3))
     assert (found.queries <= budget).all()
     assert torch.isfinite(found.images).all()
+
+
+@pytest.mark.parametrize(
+    "attack", [LBFGS(searches=2), CarliniWagner(searches=2, steps=30), DeepFool(), JSMA()], ids=lambda each: each.name
+)
+def test_a_search_that_the_budget_ended_says_so(attack: Attack[WhiteBox]) -> None:
+    net, images = classifier(FAMILIES["mobilenet"]()), as_saved(photos(3))
+    said = "for 3 of 3 images the queries ended before the search"
+    whole = attack(net, images)
+    for budget in (1, int(whole.queries.min()) - 1):
+        ended = attack(WhiteBox(net, budget=budget), images)
+        assert (ended.queries <= budget).all()
+        assert any(note.startswith(said) for note in ended.notes)
+    enough = attack(WhiteBox(net, budget=int(whole.queries.max()) + KEPT), images)
+    assert torch.equal(enough.images, whole.images)
+    assert whole.notes == enough.notes == ()
+
+
+@pytest.mark.parametrize("attack", [LBFGS(), CarliniWagner()], ids=lambda each: each.name)
+def test_what_a_search_found_is_drawn_nearer_and_rounded_within_the_budget(attack: Attack[WhiteBox]) -> None:
+    """The searches alone would take all of it."""
+    net, images = classifier(FAMILIES["mobilenet"]()), as_saved(photos(4))
+    found = attack(WhiteBox(net, budget=40), images)
+    assert found.success[0].all()
+    assert found.queries.min() > 40 - KEPT
+    assert torch.equal(found.images[1], as_saved(found.images[1]))
+    assert (found.best >= 0).all()
 
 
 def test_a_view_refuses_to_answer_past_its_budget() -> None:

@@ -230,6 +230,34 @@ def test_the_paragraph_says_the_numbers(found: Diagnosis) -> None:
     assert "fooled none of 3" in paragraph([], 3)
 
 
+@pytest.mark.parametrize(
+    ("distances", "said"),
+    [
+        ([0.3, 0.4, 0.5, 0.6], "reached along noise at 4.5 times that."),
+        (
+            [0.3, 0.4, None, None],
+            "reached along noise at 4 times that (on 2 of 4 directions not within 64 times the change).",
+        ),
+        (
+            [0.3, None, None, None],
+            "not reached along most noise (on 3 of 4 directions not within 64 times the change).",
+        ),
+    ],
+)
+def test_most_noise_is_more_than_half(found: Diagnosis, distances: list[float | None], said: str) -> None:
+    row = {**found.rows()[0], "distances": [0.1, *distances]}
+    assert f"another decision is {said}" in paragraph([row], 1)
+
+
+def test_the_nearest_boundary_is_one_of_those_looked_at(found: Diagnosis) -> None:
+    row = {**found.rows()[0], "before": "cat", "after": "dog", "rank": 0, "nearest": "dog"}
+    assert "dog was the runner-up; of at most 6 classes looked at, it is the one whose boundary" in paragraph([row], 1)
+    other = {**row, "nearest": "elk"}
+    assert "of at most 6 classes looked at, elk is the one whose boundary the gradient places" in paragraph([other], 1)
+    both = paragraph([row, other], 2)
+    assert "the runner-up on 2 of 2, and on 1 the one, of at most 6 looked at, whose boundary the gradient" in both
+
+
 def test_what_cannot_be_diagnosed_is_said() -> None:
     net = linear()
     weak = FGSM(eps=(1e-6,), refine=0)(net, grey(2))

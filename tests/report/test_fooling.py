@@ -364,3 +364,18 @@ def test_what_had_no_queries_is_drawn_too(net: Classifier) -> None:
     assert found.plot_strip(0).axes
     drawn = charts.confidence("k", [0.0, 0.0], [0.9, 0.9], [], [False, False], None, "t", "d")
     assert drawn.count("<circle") == 2
+
+
+def test_lines_side_by_side_have_styles_of_their_own() -> None:
+    more = range(8)  # than there are attacks in one norm
+    courses = [charts.Course(str(number), (0.1,), 0.1) for number in more]
+    drawn = charts.accuracy("k", courses, "linf", 12, "t", "d")
+    places = re.findall(r'<polyline class="(s\d+)"', drawn)
+    assert len(set(places)) == len(courses) <= charts.SERIES
+    folder = Path(charts.__file__).with_name("templates")
+    sheet, circles = ((folder / name).read_text(encoding="utf-8") for name in ("style.css", "people.css"))
+    lines = [re.search(rf"polyline\.{place}, \.line\.{place} {{(.*?)}}", sheet) for place in places]
+    assert len({found and found[1] for found in lines} - {None}) == len(courses)
+    for number in range(charts.SERIES):
+        assert f".chart polygon.s{number} " in sheet
+        assert f".chart circle.s{number} " in circles

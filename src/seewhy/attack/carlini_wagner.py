@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ CHECKS, PROGRESS = 10, 1e-4
 
 #: images (M, 3, H, W) of the originals (M,) -> what the margin has still to fall (M,), and its gradients (M, 3, H, W)
 Ask = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+#: rows (M,) -> which of them may ask once more (M,)
+May = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -94,21 +97,22 @@ class CarliniWagner(Attack[WhiteBox]):
         start, images = torch.atanh((2 * pixels - 1) * INSIDE), pixels.clone()
         for _ in range(self.searches):
             nearest.forget()
-            self._descend(ask, view, pixels, start, images, c)
+            self._descend(ask, partial(nearest.goes_on, view), pixels, start, images, c)
             low, high = torch.where(nearest.met, low, c), torch.where(nearest.met, c, high)
             c = torch.where(high.isinf(), 10 * low, (low + high) / 2)
         return nearest.settled(view, images, goal, self.eps, draw=not self.confidence)
 
-    def _descend(self, ask: Ask, view: WhiteBox, pixels: Tensor, start: Tensor, images: Tensor, c: Tensor) -> None:
-        """Adam from `start` for each image with its own c (N,); `images` gets where it went."""
+    def _descend(self, ask: Ask, may: May, pixels: Tensor, start: Tensor, images: Tensor, c: Tensor) -> None:
+        """Adam from `start` for each image with its own c (N,), while it may ask; `images` gets where it went."""
         rows, w = torch.arange(len(pixels)), start.clone()
         mean, square = torch.zeros_like(w), torch.zeros_like(w)
         best, before = torch.full((2, len(pixels)), torch.inf)
         for step in range(1, self.steps + 1):
-            going = view.can(rows)
+            going = torch.ones(len(rows), dtype=torch.bool)
             if step % math.ceil(self.steps / CHECKS) == 0:
-                going &= best[rows] <= (1 - PROGRESS) * before[rows]
+                going = best[rows] <= (1 - PROGRESS) * before[rows]
                 before[rows] = best[rows]
+            going[going.clone()] = may(rows[going])
             if not bool(going.all()):
                 rows, w, mean, square = rows[going], w[going], mean[going], square[going]
             if not len(rows):

@@ -114,6 +114,7 @@ def compare(found: Sequence[Adversarial]) -> Comparison:
 
     >>> from torch import nn
     >>> from seewhy.attack import FGSM
+    >>> _ = torch.manual_seed(0)
     >>> net = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), size=2)
     >>> images = torch.full((2, 3, 2, 2), 0.5)
     >>> both = compare([FGSM(eps=(1.0,))(net, images), FGSM(eps=(3.0,), norm="l2")(net, images)])

@@ -11,7 +11,7 @@ from torch import Tensor
 from seewhy.attack.base import Attack, Goal, Perturbed
 from seewhy.attack.iterated import known_walk
 from seewhy.attack.oracles import WhiteBox, Work, predicted
-from seewhy.attack.sizes import LONGER, known_sizes, nearest_found, steepest, surviving
+from seewhy.attack.sizes import LONGER, ROUNDED, known_sizes, nearest_found, steepest, surviving
 from seewhy.errors import SpecError
 
 #: a candidate is differentiated anew while its distance, by the last length of its gradient, is at most so many times the
@@ -103,7 +103,8 @@ class DeepFool(Attack[WhiteBox]):
             margins[1, live[fools]] = margin[fools]
             if last:
                 break
-            stay = ~fools & view.can(live) & moves.flatten(1).any(1)  # without a gradient there is no way on
+            stay = ~fools & moves.flatten(1).any(1)  # without a gradient there is no way on
+            stay[stay.clone()] = view.goes_on(live[stay])
             live, moves = live[stay], moves[stay]
             total[live] += moves
             found[live] = (pixels[live] + (1 + self.overshoot) * total[live]).clamp_(0, 1)
@@ -153,7 +154,8 @@ class DeepFool(Attack[WhiteBox]):
             missing, beyond = margins[:, rows]
             zero = low[rows] + (high - low)[rows] * missing / (missing - beyond).clamp_min(1e-12)
             at = zero + (high[rows] - zero) / 10  # rather beyond the boundary
-            worth = (high[rows] - at > GAIN * high[rows]) & view.can(rows)
+            worth = high[rows] - at > GAIN * high[rows]
+            worth[worth.clone()] = view.goes_on(rows[worth], 1 + ROUNDED)
             rows, at = rows[worth], at[worth]
             if not len(rows):
                 break

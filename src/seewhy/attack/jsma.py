@@ -84,7 +84,7 @@ class JSMA(Attack[WhiteBox]):
 
         sign = 1 if (self.theta > 0) == (goal.target is not None) else -1
         for done in range(0, total, self.at_once):
-            rows = rows[view.can(rows)]
+            rows = rows[view.goes_on(rows)]
             if not len(rows):
                 break
             logits, slopes = view.gradient(images[rows], rows, slopes_of)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -98,8 +99,9 @@ class LBFGS(Attack[WhiteBox]):
                 value = c[rows] * away.double().square().sum(1) + F.softplus(odds)
                 return value, 2 * c[rows, None] * away + odds.sigmoid().float()[:, None] * slopes
 
+            may = partial(nearest.goes_on, view)
             found, value, gradient = minimise(
-                penalised, found, value, gradient, 2 * c, self.steps, self.history, may=view.can
+                penalised, found, value, gradient, 2 * c, self.steps, self.history, may=may
             )
             low, high = torch.where(nearest.met, c, low), torch.where(nearest.met, high, c)
             next_c = torch.where(high.isinf(), 4 * low, torch.where(low > 0, (low * high).sqrt(), high / 4))
@@ -153,7 +155,8 @@ def minimise(
     rows = torch.arange(count)
     for _ in range(steps):
         still = (points[rows] - (points[rows] - gradient[rows]).clamp(low, high)).abs().amax(1) <= STILL
-        rows = rows[~still & may(rows).bool()]
+        rows = rows[~still]
+        rows = rows[may(rows).bool()]
         if not len(rows):
             break
         new = rows[fresh[rows]]

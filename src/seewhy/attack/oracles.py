@@ -53,6 +53,8 @@ class View(ABC):
     gradients: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long), init=False)
     #: for each image (N,) whether an answer about it named no class
     unclear: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool), init=False)
+    #: for each image (N,) whether its search ended for want of queries
+    ended: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool), init=False)
 
     #: what the attacker sees, in words, and how much that is: a view serves every attack that needs no more
     sees: ClassVar[str] = ""
@@ -66,9 +68,15 @@ class View(ABC):
     def opened(self: V, count: int) -> V:
         """The same view with its counters at zero, for `count` images."""
 
-    def can(self, of: Tensor, queries: int = 1) -> Tensor:
-        """Which of the originals `of` (M,) have so many queries left."""
+    def can(self, of: Tensor, queries: int | Tensor = 1) -> Tensor:
+        """Which of the originals `of` (M,) have so many queries left: one number for all, or each its own (M,)."""
         return self.left[of] >= queries
+
+    def goes_on(self, of: Tensor, queries: int | Tensor = 1) -> Tensor:
+        """The same where a search would go on: what has not so many left is kept in `ended`, and the notes say so."""
+        able = self.can(of, queries)
+        self.ended[of[~able]] = True
+        return able
 
     def limit(self, queries: int) -> None:
         """Grant no image more than so many queries: what an attack allows itself, within what the user does."""
@@ -82,7 +90,9 @@ class View(ABC):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of what was seen."""
-        return ()
+        count = int(self.ended.sum())
+        said = f"for {count} of {len(self.ended)} images the queries ended before the search: with more a smaller change may fool"
+        return (said,) if count else ()
 
     @final
     def labels(self, images: Tensor, of: Tensor) -> Tensor:
@@ -225,13 +235,14 @@ class WhiteBox(View):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of gradients that said nothing."""
+        """What a reader must know of what was seen, gradients that said nothing first."""
         masked = self.silent > 0
         if not bool(masked.any()):
-            return ()
+            return super().notes
         return (
             f"for {int(masked.sum())} of {len(masked)} images a gradient is zero or not a number (the model is saturated or "
             "hides its gradients there): a failure shows no robustness; try one that needs no gradients, such as square",
+            *super().notes,
         )
 
 
@@ -249,6 +260,7 @@ def _zeroed(view: V, count: int) -> V:
     view.queries = torch.zeros(count, dtype=torch.long)
     view.gradients = torch.zeros(count, dtype=torch.long)
     view.unclear = torch.zeros(count, dtype=torch.bool)
+    view.ended = torch.zeros(count, dtype=torch.bool)
     return view
 
 

@@ -183,7 +183,10 @@ class AdversarialSet:
     rows: tuple[Mapping[str, str], ...]
 
     def judged(self, net: Classifier) -> Judged:
-        """Show the set to a model, by plain forward passes. Raises `InputError` where its input or classes are others."""
+        """Show the set to a model, by plain forward passes.
+
+        Raises `InputError` where its input is another, where it lacks classes of the set, or has them in another order.
+        """
         if tuple(self.images.shape[2:]) != net.size:
             height, width = self.images.shape[2:]
             raise InputError(
@@ -193,12 +196,33 @@ class AdversarialSet:
         targets = torch.tensor([int(each["target"] or -1) for each in self.rows])
         if truth is None or int(torch.maximum(truth, targets).max()) >= net.classes:
             raise InputError(f"the set speaks of classes that {net.name}, which has {net.classes}, does not have")
+        self._in_order(net)
         logits = net.predict(self.images).cpu()
         predictions, named = logits.argmax(1), predicted(logits)
         right = predicted(net.predict(self.originals).cpu()) == truth
         reached = torch.where(targets < 0, Goal(truth).reached(named), Goal(truth, targets).reached(named))
         told = torch.tensor([int(each["predicted"]) for each in self.rows])
         return Judged(predictions, reached & right, right, predictions == told)
+
+    def _in_order(self, net: Classifier) -> None:
+        """Raise `InputError` where a model has the names of the set's classes, and gives them to other classes.
+
+        Where it lacks one of them it has words of its own, and only the number of the class counts.
+        """
+        named = {
+            (int(each[index]), each[name])
+            for each in self.rows
+            for index, name in (("label", "class"), ("target", "target_class"), ("predicted", "predicted_class"))
+            if each.get(index) and each.get(name)
+        }
+        if not net.labels_given or not {name for _, name in named} <= set(net.labels):
+            return
+        for index, name in sorted(named):
+            if net.labels[index : index + 1] != (name,):
+                raise InputError(
+                    f'expected the same classes in the same order, got "{name}" as class {index} in the set and as class '
+                    f"{net.labels.index(name)} in {net.name}"
+                )
 
 
 def load(folder: str | os.PathLike[str]) -> AdversarialSet:

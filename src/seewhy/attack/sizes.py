@@ -133,7 +133,7 @@ def drawn(view: View, found: Tensor, pixels: Tensor, goal: Goal, rows: Tensor) -
     low, high = torch.zeros(len(pixels)), torch.ones(len(pixels))
     ends = found.clone()
     for _ in range(DRAWN):
-        rows = rows[view.can(rows)]
+        rows = rows[view.goes_on(rows, 1 + ROUNDED)]
         if not len(rows):
             break
         middle = (low[rows] + high[rows]) / 2
@@ -174,7 +174,7 @@ def surviving(view: View, found: Tensor, pixels: Tensor, goal: Goal) -> Tensor:
     kept, changes = found.clone(), found - pixels
     factors = longer(changes)
     low, high = torch.full((len(found),), -1), torch.full((len(found),), len(LONGER))
-    while len(rows := ((high - low > 1) & view.can(torch.arange(len(found)))).nonzero()[:, 0]):
+    while len(rows := (high - low > 1).nonzero()[:, 0]) and len(rows := rows[view.goes_on(rows)]):
         middle = (low + high)[rows] // 2
         moved = pixels[rows] + factors[middle, rows].view(-1, 1, 1, 1) * changes[rows]
         tried = as_saved(moved.clamp_(0, 1))
@@ -203,6 +203,11 @@ def nearest_found(
     return Perturbed(torch.cat([level[None] for level in levels] + [last]), torch.cat([asked, own]))
 
 
+#: the most queries that `surviving` takes; and what a search that has found something keeps for it and for `drawn`
+ROUNDED = len(LONGER).bit_length()
+KEPT = DRAWN + ROUNDED
+
+
 @final
 class Nearest:
     """Of the fooling images that a search meets, the nearest to each original in L2, and who met one since `forget`."""
@@ -222,6 +227,10 @@ class Nearest:
         sizes = size_of(images - self.pixels[rows], "l2")
         nearer = sizes < self.sizes[rows]
         self.images[rows[nearer]], self.sizes[rows[nearer]] = images[nearer], sizes[nearer]
+
+    def goes_on(self, view: View, rows: Tensor) -> Tensor:
+        """Which searches (M,) have a query left, those that have found something beside the `KEPT` ones."""
+        return view.goes_on(rows, torch.where(self.sizes[rows].isinf(), 1, 1 + KEPT))
 
     def settled(self, view: View, failed: Tensor, goal: Goal, eps: tuple[float, ...], draw: bool = True) -> Perturbed:
         """What the search answers: the nearest, as `nearest_found` does, after `drawn` and with `surviving`.

@@ -150,20 +150,22 @@ class ZOO(Attack[Scores]):
         height, width = pixels.shape[-2:]
         spaces = list(dict.fromkeys((min(side, height), min(side, width)) for side in self.sides))
         left = int(view.left.min()) - len(spaces) - BISECTIONS - KEPT  # the same for all: nothing was asked yet
-        turns = left // (2 * self.coordinates + LOOKS) // len(spaces)
-        offsets = torch.zeros(len(pixels), 3, *spaces[0])
-        for size in spaces:
+        offsets, dear = torch.zeros(len(pixels), 3, *spaces[0]), []
+        for place, size in enumerate(spaces):
+            turn = 2 * min(self.coordinates, 3 * size[0] * size[1]) + LOOKS
+            turns = left // (len(spaces) - place) // turn
             offsets = resized(offsets, size)
             if turns > 0:
                 self._descend(Space(view, search, self.box == "tanh"), offsets, turns, draw)
+                left -= turns * turn
+            else:
+                dear.append(f"{size[0]} × {size[1]}, which takes {turn}")
         rows = search.sizes.isfinite().nonzero()[:, 0]
         search.walk(search.towards(search.images[rows], rows), rows, BISECTIONS)
         answer = search.answer(self.eps)
-        if turns > 0:
-            return answer
-        turn = 2 * self.coordinates + LOOKS
-        said = f"the queries did not suffice for one turn, which takes {turn}, at each resolution: nothing was tried"
-        return replace(answer, notes=(said, *answer.notes))
+        nothing = ": nothing was tried" if len(dear) == len(spaces) else ""
+        said = [f"the queries did not suffice for one turn at {' and at '.join(dear)}{nothing}"] if dear else []
+        return replace(answer, notes=(*said, *answer.notes))
 
     def _descend(self, space: Space, offsets: Tensor, turns: int, draw: torch.Generator) -> None:
         """So many turns in one attack space; `offsets` (N, 3, h, w) are moved in place."""

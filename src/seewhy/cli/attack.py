@@ -190,6 +190,14 @@ def attack(
         "failed": work.failed,
         "notes": notes,
     }
+    if compare and len(parts) < len(found):
+        lacking = (
+            f"the comparison lacks {len(found) - len(parts)} of {len(found)} images, which not every method could attack"
+            if parts
+            else "there is no comparison: there is no image that every method could attack"
+        )
+        spoken.say(f"note: {lacking}")
+        document["notes"] = (*notes, lacking)
     if compare and parts:
         joined = together(parts)
         for name, figure in zip(_COMPARED, (joined.plot(), joined.plot_distances()), strict=True):

@@ -14,8 +14,8 @@ from seewhy.intervals import wilson
 from seewhy.report import words
 from seewhy.report.pictures import Array
 
-#: colours that the page has for lines side by side
-SERIES = 4
+#: styles that the page has for lines side by side, each its own in colour and dash: `s0`, `s1`, … in style.css
+SERIES = 8
 
 _WIDTH, _HEIGHT = 460, 262
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 44

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seewhy.errors import RunError
+from seewhy.report.charts import SERIES
 from seewhy.report.parts import Section, gradient
 from seewhy.report.reading import Reading
 from seewhy.report.sections import fooled, glance, learned, made, methods, missing, model, people, photographs
@@ -53,6 +54,7 @@ def render(run: Run) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["series"] = SERIES
     reading = Reading(run)
     lines = glance.all_lines(reading)
     below = [found for section in SECTIONS if (found := section(reading)) is not None]
