@@ -430,6 +430,24 @@ def test_data_show_and_check(here: Path, run: Run) -> None:
     assert below.exit_code == (0 if told["top1"] == 1 else 1)
 
 
+def test_check_draws_by_chance(here: Path, run: Run) -> None:
+    """A folder is sorted by class: its first images would be of one class alone."""
+    for kind, image in (("dog", "cat.png"), ("tabby", "dog.png")):
+        (here / "set" / kind).mkdir(parents=True)
+        for number in range(5):
+            shutil.copy(here / image, here / "set" / kind / f"{number}.png")
+    net = zoo.load(TINY)
+    hits = [int(net.predict(net.read(path)).argmax()) for path in ("cat.png", "dog.png")]
+    checked = run("check", TINY, "set", "--limit", "4", "--json")
+    told = document(checked)
+    assert told["images"] == 4
+    assert told["top1"] == ((hits[0] == 2) + (hits[1] == 0)) / 2  # two of each class
+    assert told["notes"] == ["4 of 10 images, drawn by chance (seed 0), each class with its share"]
+    assert f"note: {told['notes'][0]}" in checked.stderr
+    assert document(run("check", TINY, "set", "--limit", "10", "--json"))["notes"] == []
+    assert document(run("check", TINY, "set", "--limit", "99", "--json"))["images"] == 10
+
+
 def test_models_without_names_and_classes_that_are_none_of_theirs(here: Path, run: Run) -> None:
     """`check` takes the classes by number, `attack` leaves from the prediction, and both say so."""
     nameless = "file:net.py:build@none,size=16"
