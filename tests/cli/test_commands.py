@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from seewhy.data.sets import Item
 from seewhy.errors import SpecError
 from seewhy.explain import GradCAM
 from seewhy.method import registry
+from seewhy.report.reading import Reading
+from seewhy.report.sections.made import command
+from seewhy.run import Run as Opened
 from seewhy.run import audit
 from seewhy.units import duration
 
@@ -343,6 +347,18 @@ def test_audit_report_and_again(here: Path, run: Run) -> None:
     assert (here / "anew.html").read_bytes() == before
     assert run("report", "run", "--out", "anew.html").exit_code == 2
     assert run("report", "run", "--out", "anew.html", "--overwrite").exit_code == 0
+
+
+def test_the_report_tells_the_whole_command(here: Path, run: Run) -> None:
+    plain = ("audit", "cat.png", "--model", TINY, "--method", "gradient", "--full")
+    whole = (*plain, "--precision", "bf16", "--device", "cpu", "--batch", "3", "--trust-pickle", "--out", "run")
+    for words in (whole, (*plain, "--out", "other")):
+        assert run(*words).exit_code == 0
+        with Opened.open(here / words[-1]) as held:
+            told = shlex.split(command(Reading(held)))
+        assert told == ["seewhy", *words]
+    assert run(*whole).exit_code == 0
+    assert run(*plain, "--precision", "bf16", "--out", "run").exit_code == 0  # where it runs may differ
 
 
 def test_a_run_of_other_code_with_the_same_weights_is_refused(here: Path, run: Run) -> None:

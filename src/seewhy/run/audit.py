@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,6 +56,7 @@ def audit(
     split: str | None = None,
     people: Asked | None = None,
     masks: str | os.PathLike[str] | None = None,
+    machine: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Run everything there is on these images and keep it in the directory `out`; the run comes back open for reading.
@@ -72,6 +74,7 @@ def audit(
         split: the part of a data set, such as test.
         people: votes and published results that the model's answers on all labelled images are compared with.
         masks: a folder of masks under the images' names, or of one subfolder for each concept, for the units' names.
+        machine: what a command said of how passes run, {device, batch, trust_pickle}, for the record.
         progress: told (units done, units in all, what is being done).
 
     Raises `RunError` where `out` cannot be used, `DataError` where no image can be read or has a mask of its own in
@@ -97,6 +100,7 @@ def audit(
         limit=limit,
         split=split,
         people=theirs,
+        machine=machine,
     )
     directory = Path(out).expanduser()
     there = Run.planned(directory)
