@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from seewhy.data.sets import Item
 from seewhy.errors import SpecError
 from seewhy.explain import GradCAM
 from seewhy.method import registry
+from seewhy.report.reading import Reading
+from seewhy.report.sections.made import command
+from seewhy.run import Run as Opened
 from seewhy.run import audit
 from seewhy.units import duration
 
@@ -345,6 +349,18 @@ def test_audit_report_and_again(here: Path, run: Run) -> None:
     assert run("report", "run", "--out", "anew.html", "--overwrite").exit_code == 0
 
 
+def test_the_report_tells_the_whole_command(here: Path, run: Run) -> None:
+    plain = ("audit", "cat.png", "--model", TINY, "--method", "gradient", "--full")
+    whole = (*plain, "--precision", "bf16", "--device", "cpu", "--batch", "3", "--trust-pickle", "--out", "run")
+    for words in (whole, (*plain, "--out", "other")):
+        assert run(*words).exit_code == 0
+        with Opened.open(here / words[-1]) as held:
+            told = shlex.split(command(Reading(held)))
+        assert told == ["seewhy", *words]
+    assert run(*whole).exit_code == 0
+    assert run(*plain, "--precision", "bf16", "--out", "run").exit_code == 0  # where it runs may differ
+
+
 def test_a_run_of_other_code_with_the_same_weights_is_refused(here: Path, run: Run) -> None:
     words = ("audit", "cat.png", "--model", TINY, "--out", "run", "--method", "gradient")
     assert run(*words).exit_code == 0
@@ -428,6 +444,24 @@ def test_data_show_and_check(here: Path, run: Run) -> None:
     assert [row["image"] for row in told["failed"]] == ["dog/bad.jpg"]
     below = run("check", TINY, "set", "--at-least", "100%")
     assert below.exit_code == (0 if told["top1"] == 1 else 1)
+
+
+def test_check_draws_by_chance(here: Path, run: Run) -> None:
+    """A folder is sorted by class: its first images would be of one class alone."""
+    for kind, image in (("dog", "cat.png"), ("tabby", "dog.png")):
+        (here / "set" / kind).mkdir(parents=True)
+        for number in range(5):
+            shutil.copy(here / image, here / "set" / kind / f"{number}.png")
+    net = zoo.load(TINY)
+    hits = [int(net.predict(net.read(path)).argmax()) for path in ("cat.png", "dog.png")]
+    checked = run("check", TINY, "set", "--limit", "4", "--json")
+    told = document(checked)
+    assert told["images"] == 4
+    assert told["top1"] == ((hits[0] == 2) + (hits[1] == 0)) / 2  # two of each class
+    assert told["notes"] == ["4 of 10 images, drawn by chance (seed 0), each class with its share"]
+    assert f"note: {told['notes'][0]}" in checked.stderr
+    assert document(run("check", TINY, "set", "--limit", "10", "--json"))["notes"] == []
+    assert document(run("check", TINY, "set", "--limit", "99", "--json"))["images"] == 10
 
 
 def test_models_without_names_and_classes_that_are_none_of_theirs(here: Path, run: Run) -> None:

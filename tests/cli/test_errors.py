@@ -103,6 +103,7 @@ UNKNOWN = {
     "class of an attack": (("attack", "cat.png", "--target", "dgo"), 'did you mean "dog"?'),
     "class index": (("explain", "cat.png", "--class", "3"), "from 0 to 2"),
     "layer": (("explain", "cat.png", "--method", "grad-cam:layer=2:conv"), 'did you mean "2:conv2d"'),
+    "layer in an audit": (("audit", "cat.png", "--method", "grad-cam:layer=2+22"), 'no layer or operation "22"'),
     "layer of a look": (("look", "cat.png", "--method", "activations:layer=22"), 'did you mean "2"'),
     "method": (("explain", "cat.png", "--method", "grad-kam"), 'did you mean "grad-cam"'),
     "method of another room": (("explain", "cat.png", "--method", "fgsm"), "no explain method"),
@@ -117,6 +118,8 @@ UNKNOWN = {
     "file of a composite": (("explain", "cat.png", "--method", "lrp:composite=nix.toml"), "no file of a composite"),
     "device": (("explain", "cat.png", "--device", "tpu9"), "there are: cpu"),
     "split": (("explain", "cat.png", "--split", "test"), "no splits"),
+    "split in an audit": (("audit", "cat.png", "--split", "test"), "photographs have no splits"),
+    "split of the demonstration": (("audit", "--split", "test"), "photographs have no splits"),
     "time": (("audit", "cat.png", "--budget", "soon"), "90s, 5m or 1h30m"),
     "maps without images": (("look", "--method", "activations"), "give at least one"),
 }

@@ -99,6 +99,7 @@ def audit(
             split=split,
             people=Asked(votes, label_map, combine, names, people, truth),  # type: ignore[arg-type]
             masks=masks,
+            machine=machine.said(),
             progress=tell,
         )
     with carried_out as run:

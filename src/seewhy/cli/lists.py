@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seewhy.cli.options import Machine, share, with_images, with_machine
+from seewhy.cli.options import Machine, share, with_machine
 from seewhy.cli.shell import FAILED, Command, Group, Shell, shell
 from seewhy.errors import DataError, SpecError, nearest
 
@@ -166,7 +166,8 @@ def show_data(spec: str, split: str | None) -> None:
 @click.argument("model")
 @click.argument("data_set", metavar="DATA")
 @click.option("--at-least", metavar="SHARE", help="End with exit code 1 where the accuracy is below, such as 91.5%.")
-@with_images
+@click.option("--split", metavar="NAME", help="The part of a data set, such as test.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, drawn by chance.")
 @with_machine
 def check(
     model: str, data_set: str, at_least: str | None, split: str | None, limit: int | None, machine: Machine
@@ -184,10 +185,12 @@ def check(
             f"{found.name} has no true classes to check against; give a folder a class, or a table of labels"
         )
     found, notes = numbered(net, found)
+    total = len(found)
+    if limit is not None and limit < total:
+        found = found.sample(limit)
+        notes += (f"{len(found):,} of {total:,} images, drawn by chance (seed 0), each class with its share",)
     for note in notes:
         spoken.say(f"note: {note}")
-    if limit is not None:
-        found = found.subset(slice(0, limit))
     failed: list[dict[str, str]] = []
     with spoken.progress(f"checking {net.name}") as tell:
         right = accuracy(net, _batches(found, net, spoken, failed, lambda done: tell(done, len(found), "")))

@@ -52,6 +52,11 @@ class Machine:
             raise SpecError(f'there is no device "{name}" here; there are: {", ".join(there)}') from None
         return Engine(device, self.precision, self.batch)  # type: ignore[arg-type]
 
+    def said(self) -> dict[str, Any]:
+        """What was said of them beside the precision, which the engine knows."""
+        given = {"device": self.device, "batch": self.batch, "trust_pickle": self.trust_pickle}
+        return {name: value for name, value in given.items() if value not in ("auto", None, False)}
+
     def load(self, spec: str, spoken: Shell) -> Classifier:
         """The model of a spec, with what there is to know about it said on stderr."""
         from seewhy import zoo

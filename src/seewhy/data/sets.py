@@ -18,6 +18,9 @@ from seewhy.data.photo import Picture, open_photo, picture_of, prepared
 from seewhy.errors import DataError, InputError, nearest
 from seewhy.rng import generator
 
+#: what stands for the bytes of a picture that is not there
+UNREADABLE = b"unreadable"
+
 
 class Source(Protocol):
     """Where the pictures of a data set come from."""
@@ -43,7 +46,7 @@ class Files:
         try:
             return self.paths[position].read_bytes()
         except OSError:  # the picture is an error then, which no bytes of a file look like
-            return b"unreadable"
+            return UNREADABLE
 
 
 @final

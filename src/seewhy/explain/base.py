@@ -16,6 +16,7 @@ from seewhy.data.images import Images
 from seewhy.engine import Cost, Meter
 from seewhy.errors import InputError, NothingToExplain, SpecError
 from seewhy.explain.baseline import blurred
+from seewhy.lens.capture import find
 from seewhy.method import Method
 from seewhy.result import save, shown
 
@@ -228,6 +229,15 @@ class Explainer(Method):
     room = "explain"
     default_sign: ClassVar[Sign] = "signed"
     nothing: ClassVar[str] = ""
+
+    def check(self, net: Classifier) -> None:
+        """Raise, before any work, where the network lacks a layer that the method names, or several joined by `+`.
+
+        One forward pass.
+        """
+        layer = getattr(self, "layer", None)
+        for each in layer.split("+") if layer else ():
+            find(net, each)
 
     @abstractmethod
     def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from seewhy.data.sets import Item
 from seewhy.engine import Meter, out_of_memory
 from seewhy.errors import DataError, SeewhyError, SpecError
 from seewhy.explain.base import Explainer
+from seewhy.look.base import Look
 from seewhy.method import parse
 from seewhy.run import pace
 from seewhy.run import plan as planning
@@ -32,10 +34,13 @@ from seewhy.run.people import Asked, People
 from seewhy.run.plan import Plan, Planned
 from seewhy.run.reading import predict, read
 from seewhy.run.sets import PlannedSet
-from seewhy.run.store import MODEL, Run, Timing
+from seewhy.run.store import MODEL, Run, Timing, printable
 
 #: told (units done, units in all, what is being done); a unit is about one pass of one image
 Progress = Callable[[float, float, str], None]
+
+#: what stands among the times besides steps
+PASSES = ("forward pass", "forward and backward pass")
 
 
 def audit(
@@ -51,6 +56,7 @@ def audit(
     split: str | None = None,
     people: Asked | None = None,
     masks: str | os.PathLike[str] | None = None,
+    machine: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Run everything there is on these images and keep it in the directory `out`; the run comes back open for reading.
@@ -68,28 +74,33 @@ def audit(
         split: the part of a data set, such as test.
         people: votes and published results that the model's answers on all labelled images are compared with.
         masks: a folder of masks under the images' names, or of one subfolder for each concept, for the units' names.
+        machine: what a command said of how passes run, {device, batch, trust_pickle}, for the record.
         progress: told (units done, units in all, what is being done).
 
     Raises `RunError` where `out` cannot be used, `DataError` where no image can be read or has a mask of its own in
-    `masks`, `InputError` and `SpecError` for classes, methods and published results that don't exist.
+    `masks`, `InputError`, `SpecError` and `LayerError` for classes, methods, published results and layers that don't exist.
     """
     if (budget is not None and not budget > 0) or (limit is not None and limit < 1):
         raise SpecError(f"expected a budget of more than 0 seconds and at least 1 image, got {budget} and {limit}")
     chosen = [net.index(each) for each in classes]
     wanted = [parse(each) for each in methods]
+    for method in wanted:
+        if isinstance(method, Explainer | Look):
+            method.check(net)  # a run belongs to its methods: what can only fail must not bind a directory
     material = untrained(masked(gather(sources, net.labels, split), masks, wanted), spec)
     theirs = People(net, material, people) if people else None
     said = planning.asked(
         net,
         material,
         sources=sources,
-        spec=spec or net.name,
+        spec=printable(spec or net.name),
         classes=list(dict.fromkeys(chosen)),
         methods=wanted,
         budget=budget,
         limit=limit,
         split=split,
         people=theirs,
+        machine=machine,
     )
     directory = Path(out).expanduser()
     there = Run.planned(directory)
@@ -105,9 +116,7 @@ def audit(
         )
         plan = planning.make(net, material, said, wanted, speed, theirs, many)
     with Run.create(directory, plan.to_json() if there is None else there, planning.software(net)) as run:
-        if speed is not None:
-            run.time(MODEL, "forward pass", Timing(speed.forward))
-            run.time(MODEL, "forward and backward pass", Timing(speed.both))
+        _paced(run, net, speed)
         with _pinned(net, plan):
             job = Job(net, plan, material, run)
             compared = Comparing(job, theirs, plan.people) if theirs and plan.people else None
@@ -127,6 +136,19 @@ def _readable(material: Material) -> Item:
             return entry.item
     count = len(material.entries)
     raise DataError(str(first) if count == 1 else f"none of the {count} images can be read; the first: {first}")
+
+
+def _paced(run: Run, net: Classifier, speed: pace.Pace | None) -> None:
+    """Keep what a pass of one image takes, measured here unless it is known; a model without a way back has no such times."""
+    if all(run.timing(MODEL, name) for name in PASSES):
+        return
+    if speed is None:
+        try:
+            speed = pace.pace(net)
+        except Exception:  # noqa: BLE001  the steps that need such passes say why they fail
+            return
+    for name, seconds in zip(PASSES, (speed.forward, speed.both), strict=True):
+        run.time(MODEL, name, Timing(seconds))
 
 
 @contextmanager

@@ -13,11 +13,12 @@ from typing import NamedTuple
 from seewhy.data.folders import photos
 from seewhy.data.load import load
 from seewhy.data.photo import SUFFIXES, Picture
-from seewhy.data.sets import DataSet, Files, Item
+from seewhy.data.sets import UNREADABLE, DataSet, Files, Item
 from seewhy.data.tables import rows_of
 from seewhy.errors import DataError, SpecError
 from seewhy.look.units import Units
 from seewhy.method import Method
+from seewhy.run.store import printable
 
 #: where the photographs come from that scikit-image ships, and on what terms
 DEMONSTRATION: Mapping[str, str] = {
@@ -63,23 +64,28 @@ def gather(sources: Sequence[Given], labels: Sequence[str], split: str | None = 
     """The images of photographs, folders and data sets, in order; without any, the photographs that scikit-image ships.
 
     True classes come with a model's class indices where the names of the classes allow it. `split` chooses a part of the
-    data sets that have parts.
+    data sets that have parts; raises `SpecError` where there is none among them. What is given twice is taken once. One of
+    several sources that holds no images is an image that cannot be read; raises `DataError` where it is the only one.
     """
-    if not sources:
+    unique = list({each if isinstance(each, DataSet) else Path(each).expanduser(): each for each in sources}.values())
+    if split is not None and all(isinstance(each, DataSet) or _is_photo(each) for each in unique):
+        raise SpecError(f'photographs have no splits; got the split "{split}"')
+    if not unique:
         return _demonstration()
     sets: list[DataSet] = []
     notes: list[str] = []
     single: list[str | os.PathLike[str]] = []
-    for source in sources:
+    for source in unique:
         if not isinstance(source, DataSet) and _is_photo(source):
             single.append(source)
             continue
         if single:
             sets.append(photos(single))
             single = []
-        sets.append(source if isinstance(source, DataSet) else load(source, split))
+        sets.append(source if isinstance(source, DataSet) else _loaded(source, split, alone=len(unique) == 1))
     if single:
         sets.append(photos(single))
+    sets = list(map(_legible, sets))
     given = tuple(sets)
     entries: list[Entry] = []
     for number, data in enumerate(sets):
@@ -88,6 +94,28 @@ def gather(sources: Sequence[Given], labels: Sequence[str], split: str | None = 
         sets[number] = fitting
         entries += [_entry(fitting, index) for index in range(len(fitting))]
     return Material(tuple(entries), tuple(sets), tuple(notes), given)
+
+
+def _loaded(source: str | os.PathLike[str], split: str | None, *, alone: bool) -> DataSet:
+    """The data set of a source; where there are others, one picture that cannot be read stands for it if it cannot."""
+    try:
+        return load(source, split)
+    except DataError as error:
+        if alone:
+            raise
+        name = os.fspath(source)
+        return DataSet(name, (name,), _Missing(str(error)))
+
+
+def _legible(data: DataSet) -> DataSet:
+    """The same set, its names and classes in letters that files can hold."""
+    return replace(
+        data,
+        name=printable(data.name),
+        names=tuple(map(printable, data.names)),
+        classes=None if data.classes is None else tuple(map(printable, data.classes)),
+        notes=tuple(map(printable, data.notes)),
+    )
 
 
 def masked(material: Material, root: str | os.PathLike[str] | None, methods: Sequence[Method]) -> Material:
@@ -110,7 +138,7 @@ def _is_photo(source: str | os.PathLike[str]) -> bool:
 
 def _entry(data: DataSet, index: int, credit: str | None = None) -> Entry:
     place = data.positions[index]
-    path = str(data.source.paths[place]) if isinstance(data.source, Files) else None
+    path = printable(str(data.source.paths[place])) if isinstance(data.source, Files) else None
     return Entry(data.item(index), path, lambda: data.source.content(place), credit)
 
 
@@ -186,6 +214,19 @@ def _trained(spec: str) -> tuple[str, set[str]] | None:
     if not {"part", "image"} <= set(header):
         raise DataError(f"{table} has no columns part and image, which say what the classifier was trained on")
     return name, {row["image"] for row in rows if row["part"] in ("train", "watched")}
+
+
+@dataclass(frozen=True)
+class _Missing:
+    """The one picture of a source that cannot be opened, and why."""
+
+    sentence: str
+
+    def picture(self, position: int) -> Picture:
+        raise DataError(self.sentence)
+
+    def content(self, position: int) -> bytes:
+        return UNREADABLE
 
 
 @dataclass(frozen=True, eq=False)

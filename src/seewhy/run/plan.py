@@ -168,6 +168,7 @@ def asked(
     limit: int | None,
     split: str | None = None,
     people: People | None = None,
+    machine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a command said, as plain values, with the hashes of what it means here."""
     return {
@@ -192,6 +193,7 @@ def asked(
         "votes": None if people is None else people.spec,
         "label_map": None if people is None else people.map_spec,
         "people": None if people is None else people.said(),
+        "machine": dict(machine or {}),
     }
 
 

@@ -46,6 +46,9 @@ CREATE TABLE IF NOT EXISTS sessions (number INTEGER PRIMARY KEY, started TEXT NO
 _OWN = {".lock", ".staging"}  # what may lie in a directory before it is a run
 _WAY_OUT = "choose another directory with --out"
 
+#: what Python makes of a byte of a file's name that is no UTF-8
+_STRAY = re.compile("[\udc80-\udcff]")
+
 Plain = dict[str, Any]
 
 
@@ -89,6 +92,19 @@ class Timing:
 
     seconds: float
     peak_bytes: int | None = None
+
+
+def printable(text: str) -> str:
+    """A text in which bytes that are no UTF-8, as names of files may have, are written out.
+
+    >>> printable(os.fsdecode(b"caf\\xe9.jpg"))
+    'caf\\\\xe9.jpg'
+    """
+    return _STRAY.sub(_written, text)
+
+
+def _written(byte: re.Match[str]) -> str:
+    return f"\\x{ord(byte[0]) - 0xDC00:02x}"
 
 
 def key_of(step: str) -> str:
@@ -212,7 +228,7 @@ class Run:
                 self._database.execute(
                     "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
                     "status = excluded.status, error = excluded.error, record = excluded.record",
-                    (*(vars(row)[name] for name in _COLUMNS), _dumps(row.record)),
+                    (*map(_column, (vars(row)[name] for name in _COLUMNS)), _dumps(row.record)),
                 )
 
     def put(
@@ -240,7 +256,7 @@ class Run:
     def failed(self, image: str, step: str, error: str, timing: Timing | None = None) -> None:
         """Keep why a step failed, in one sentence."""
         with self._writing():
-            self._commit(image, step, "failed", error, "{}", timing)
+            self._commit(image, step, "failed", printable(error), "{}", timing)
 
     def time(self, image: str, step: str, timing: Timing) -> None:
         """Keep what something took that is no step, such as one pass."""
@@ -396,6 +412,10 @@ class Run:
 _COLUMNS = ("id", "position", "name", "path", "sha256", "status", "error")
 
 
+def _column(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
+
+
 def _parsed(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """A row whose last column is JSON."""
     return (*row[:-1], json.loads(row[-1]))
@@ -509,8 +529,9 @@ def _short(value: Any) -> str:
 
 
 def _dumps(value: Any, indent: int | None = None) -> str:
-    """JSON as it is kept: readable, and refusing NaN, which is no JSON."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    """JSON as it is kept: readable, its texts `printable`, and refusing NaN, which is no JSON."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    return _STRAY.sub(lambda byte: "\\" + _written(byte), text)
 
 
 def _write(file: Path, content: bytes) -> None:

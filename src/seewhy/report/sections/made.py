@@ -51,4 +51,6 @@ def command(reading: Reading) -> str:
         parts += [option, str(value)] if value else []
     if asked.get("precision", "float32") != "float32":
         parts += ["--precision", str(asked["precision"])]
+    for name, value in (asked.get("machine") or {}).items():
+        parts += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join([*parts, "--out", reading.run.directory.name])
