@@ -389,6 +389,46 @@ def test_a_damaged_picture_in_the_middle_is_a_note_and_nothing_else_is_lost() ->
         method(net, pictures.subset([17]))
 
 
+def test_images_that_leave_a_rectified_unit_silent_are_no_exemplars_of_it() -> None:
+    """Unit 0 answers to the red images alone, which are of class 1; all come after others that it does not answer to."""
+    module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    net = Classifier(module, size=8, labels=["plain", "red"], check=False)
+    with torch.no_grad():
+        module[0].get_parameter("weight").zero_()[0, 0] = 1
+        module[0].get_parameter("weight")[1] = 1
+        module[0].get_parameter("bias").copy_(torch.tensor([-0.5, 0.1]))
+    pixels = torch.full((40, 3, 8, 8), 0.2)
+    pixels[30:34, 0, 4, 5] = 1
+    images = Images(pixels, labels=torch.arange(40) // 20)
+    found = Exemplars(layers=("1",), k=9)(net, images)
+    assert found.images["1"][0].tolist() == [30, 31, 32, 33, *[-1] * 5]
+    assert found.labels["1"][0].tolist() == [1] * 4 + [-1] * 5
+    assert found.values["1"][0].tolist() == [0.5] * 4 + [-torch.inf] * 5
+    assert found.positions["1"][0].tolist() == [[4, 5]] * 4 + [[-1, -1]] * 5
+    assert found.windows["1"][0].tolist() == [[4, 5, 5, 6]] * 4 + [[0] * 4] * 5
+    assert found.purity["1"][0] == 1
+    assert [each[:2] for each in found.classes_of("1", 0)] == [("red", 4)]
+    assert (found.images["1"][1] >= 0).all()  # all images excite the other unit
+    assert "1 of 2 units of 1 have fewer exemplars than asked for: all else leaves them at zero" in found.notes
+    assert len(found.cut("1", 0, images, net)) == len(found.facts()["layers"]["1"]["drawn"][0]["exemplars"]) == 4
+    assert found.crops is not None
+    assert (found.crops["1"][0, 4:] == 255).all()
+    assert found.mean["1"][0] == pytest.approx(0.05)  # zeros count for the mean and the histogram
+    assert int(found.histogram["1"][0].sum()) == 40
+    below = Exemplars(layers=("0",), k=9)(net, images)
+    assert (below.images["0"] >= 0).all()  # not rectified: the least negative are the strongest
+    several = Exemplars(layers=("1",), k=9, per_image=3)(net, images)
+    assert several.images["1"][0].tolist() == [30, 31, 32, 33, *[-1] * 5]
+
+
+def test_silent_units_are_drawn_last() -> None:
+    net, images = classifier(FAMILIES["vgg"]()), photos(12)
+    with torch.no_grad():
+        net.module.get_submodule("3").get_parameter("bias")[:4] = -1000
+    assert min(Exemplars(layers=("4",), k=9, limit=8)(net, images).drawn["4"].tolist()) == 4
+    assert Exemplars(layers=("4",), k=9, limit=12)(net, images).drawn["4"].tolist() == list(range(12))
+
+
 def test_what_was_read_is_not_read_again() -> None:
     net, pictures = classifier(FAMILIES["resnet"]()), data(12, -1)
     state = Exemplars().tally(net, pictures.subset(range(8)))

@@ -48,7 +48,10 @@ def test_exemplars_of_photographs_are_those_of_a_pass_that_stores_everything(
         peaks = every.flatten(2).amax(2)
         for unit in range(0, every.shape[1], 7):
             best = peaks[:, unit].sort(descending=True, stable=True)
-            torch.testing.assert_close(found.values[layer][unit], best.values[:4], rtol=1e-4, atol=1e-4)
+            strongest = best.values[:4]
+            if every.amin() == 0:  # rectified: what leaves a unit at zero is no exemplar of it
+                strongest = strongest.where(strongest > 0, -torch.inf)
+            torch.testing.assert_close(found.values[layer][unit], strongest, rtol=1e-4, atol=1e-4)
             clear = best.values[0] - best.values[1] > 1e-3  # equal to rounding, two images may change places
             assert not clear or int(found.images[layer][unit, 0]) == int(best.indices[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Sequence
@@ -26,10 +27,11 @@ from seewhy.report.html import render
 from seewhy.report.reading import Reading
 from seewhy.report.sections import made
 from seewhy.report.words import listed
-from seewhy.run import Plan, Run, audit, learning, pace, plan, sets
+from seewhy.run import Plan, Run, audit, learning, pace, plan, sets, unfinished
 from seewhy.run.material import gather
 from seewhy.run.pace import Offer, Pace, affordable
 from seewhy.run.store import SET, STAND_IN
+from seewhy.run.unfinished import _of_set, asked_for
 
 #: quick looks of each kind
 LOOKS = ("filters", "statistics", "exemplars:k=3,limit=2", "units:shuffles=19", "map:iterations=20", "maximize:steps=3")
@@ -233,14 +235,14 @@ def test_few_images_get_neither_a_map_nor_names_unless_they_are_asked_for(net: C
     assert dict(planned.without)["map"] == "a map would show nothing with fewer than 50 images, and here are 6"
     assert next(each.k for each in planned.look if isinstance(each, Exemplars)) == 6
     (candidate,) = sets.candidates(net, material, [CodeMap(), Units()], None)
-    assert {look.name for look in candidate.planned(6, None).look} == {"map", "units"}
+    assert {look.name for look in candidate.planned(6, ()).look} == {"map", "units"}
 
 
 def test_a_draw_that_keeps_groups_whole_is_drawn_the_same_again(net: Classifier, tmp_path: Path) -> None:
     """Of groups of three, asked for 10 images, fewer come: what is looked at later is what was planned."""
     data = folder(write(tmp_path / "lesions", 60))
     data = replace(data, groups=tuple(str(number // 3) for number in range(60)))
-    planned = sets.Candidate(SET, data, net, None, (Statistics(),), None).planned(10, None)
+    planned = sets.Candidate(SET, data, net, None, (Statistics(),), None).planned(10, ())
     assert planned.images < planned.wanted == 10
     again = sets.PlannedSet.from_json(planned.to_json())
     assert again == planned
@@ -382,7 +384,7 @@ def test_few_images_get_names_where_they_have_masks(net: Classifier, tmp_path: P
     material = gather([few], net.labels)._replace(masks=silhouettes(few, tmp_path / "masks"))
     (candidate,) = sets.candidates(net, material, None, Pace(0.001, 0.003))
     assert candidate.masks == 3
-    assert "units" in {look.name for look in candidate.planned(6, None).look}
+    assert "units" in {look.name for look in candidate.planned(6, ()).look}
     (bare,) = sets.candidates(net, material._replace(masks=None), [Units()], Pace(0.001, 0.003))
     (masked,) = sets.candidates(net, material, [Units()], Pace(0.001, 0.003))
     assert masked.seconds(6) > bare.seconds(6)
@@ -477,6 +479,79 @@ def test_filters_are_counted_and_numbered_as_they_lie(net: Classifier, data: Pat
         "24 slices of 8 filters, 3 × 3 each, one tile for each input, filter by filter from 0, row by row." in section
     )
     assert section.count("numbered from 0 row by row") == 1
+
+
+#: looks that are asked for twice, and optimised images thrice
+TWICE = (
+    *("exemplars:layers=conv1,k=2,units=1+2", "exemplars:layers=conv2,k=2,units=1+2"),
+    *("statistics:layers=conv1", "statistics:layers=conv2", "map:iterations=20", "map:layout=pca"),
+    *("units:layer=conv1,shuffles=9", "units:layer=conv2,shuffles=9"),
+    *("maximize:steps=2", "maximize:steps=3", "maximize:objective=channel(conv1;0),steps=2"),
+)
+
+
+def test_looks_that_are_asked_for_several_times_are_shown_as_often(net: Classifier, data: Path, tmp_path: Path) -> None:
+    with audit(net, [data], tmp_path / "run", methods=TWICE, budget=None, limit=1) as run:
+        assert all(each.ok for each in run.results(SET))
+        assert not unfinished(run)
+        section, whole = Section(run).html, Section(run).whole
+        (planned,) = run.plan["sets"]
+        there = {each.step: each for each in run.results(SET)}
+        for spec in TWICE[:2]:
+            (layer,) = there[spec].record["layers"]
+            found = Exemplars(layers=(layer["layer"],), k=2, units=(1, 2))(net, folder(data))
+            for each in layer["drawn"]:
+                crops = found.cut(layer["layer"], each["unit"], folder(data), net)
+                expected = learning.side_by_side([learning.squared(crop, learning.SIDE) for crop in crops])
+                with Image.open(run.picture(each["picture"])) as picture:
+                    assert np.array_equal(np.asarray(picture), np.asarray(expected))
+    looks = [each for each in planned["look"] if each["name"] == "maximize"]
+    assert [each["spec"] for each in looks] == list(TWICE[-3:])
+    steps = [step for step in there if step.startswith("maximize")]
+    of = [asked_for(looks, step) for step in steps]
+    assert [of.count(spec) for spec in TWICE[-3:]] == [3, 3, 1]  # a class, and units of two layers
+    assert all(section.count(f"<code>{spec}</code>") == 1 for spec in TWICE)
+    assert section.count("<b>Unit 1</b>") == section.count("<b>Unit 2</b>") == 2
+    assert section.count("are more selective than") == 2
+    ids = re.findall(r'\bid="([^"]+)"', whole)
+    assert len(set(ids)) == len(ids)
+    without = {step: each for step, each in there.items() if not step.endswith("),steps=3")}
+    left = set(_of_set(planned, without, answered=True)) - set(without)
+    assert left == {f"maximize:objective={each}…),steps=3" for each in ("logit(", "channel(conv1;", "channel(conv2;")}
+
+
+def test_several_ways_to_optimise_images_are_each_an_offer(net: Classifier, tmp_path: Path) -> None:
+    material = gather([write(tmp_path / "few", 6)], net.labels)
+    several = [Maximize(steps=64), Maximize(steps=8), Maximize(steps=64)]
+    (candidate,) = sets.candidates(net, material, several, Pace(0.001, 0.003))
+    assert candidate.made == (Maximize(steps=64), Maximize(steps=8))
+    assert [each.name for each in candidate.offers(6)] == ["maximize:steps=64", "maximize:steps=8"]
+    (planned,) = sets.chosen(
+        [candidate], 6, [(candidate, each) for each in candidate.offers(6)], [None, Maximize(steps=8)]
+    )
+    assert planned.look == (Maximize(steps=8),)
+
+
+def test_the_units_that_each_class_excites_most(run: Run, net: Classifier, data: Path, tmp_path: Path) -> None:
+    found, record, section = Exemplars(k=3, limit=2)(net, folder(data)), row(run, "exemplars").record, Section(run).html
+    assert record["by_class"]["of"] == 3
+    rows = record["by_class"]["classes"]
+    assert {each["label"] for each in rows} == set(KINDS)
+    best = []
+    for each in rows:
+        expected = found.units_of(found.layers[0], found.classes.index(each["label"]), 3)
+        assert [(unit["unit"], unit["score"]) for unit in each["units"][0]] == [
+            pair for pair in expected if pair[1] > 0
+        ]
+        best.append(max(expected[0][1], 0))
+        told = ", ".join(f"{unit} (+{score:.1f})" for unit, score in expected if score > 0) or "–"
+        assert f'<th scope="row">{each["label"]}</th><td>{told}</td>' in section
+    assert best == sorted(best, reverse=True)
+    assert section.count(">Units by class<") == 1
+    one = write(tmp_path / "ants", 8, ("ant",))
+    with audit(net, [one], tmp_path / "run", methods=["exemplars:k=3"], budget=None, limit=1) as other:
+        assert row(other, "exemplars").record["by_class"] == {"of": 1, "classes": []}
+        assert "Units by class" not in Section(other).html
 
 
 def test_a_model_at_hand_is_asked(net: Classifier) -> None:

@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_says_what_is_still_to_be_done(sources: list[Path
     follows = {each for each in begun if each[1].startswith(("why", "after", "maximize"))}
     assert begun - follows <= set(left.steps)
     assert {each for each in left.steps if not each[1].startswith("maximize")} <= begun
-    assert ("set", "maximize:objective=logit(…") in left.steps
+    assert ("set", "maximize:objective=logit(…),steps=2") in left.steps
     assert "not finished" not in page
     assert "No step failed." in page
     assert "Nothing that was asked for was left out." in page

@@ -8,13 +8,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
@@ -24,8 +23,9 @@ from seewhy.errors import InputError, LayerError, SpecError, UnknownOperation
 from seewhy.lens.capture import capture, find, last_map, trace
 from seewhy.lens.receptive import Field, receptive_fields
 from seewhy.look.base import Look
+from seewhy.look.crops import crops
 from seewhy.look.stream import Part, Pictures, one_of, parts, unread, watched
-from seewhy.look.tally import Rows, Tally, edges
+from seewhy.look.tally import BINS, Rows, Tally, edges, mark
 from seewhy.result import save, shown
 
 if TYPE_CHECKING:
@@ -48,13 +48,15 @@ _CEILINGS = frozenset({"hardtanh", "sigmoid", "hardsigmoid", "tanh"})
 class ExemplarSet:
     """The images that excite each unit most. Of each layer of C units, by address, the best first:
 
-    `values`, `images`, `labels` (C, k): the response, the image's place in the data and its class (−1: none, unknown);
+    `values`, `images`, `labels` (C, k): the response, the image's place in the data and its class (−1: unknown); −∞ and −1
+    where fewer images excite it;
     `positions` (C, k, 2): row and column on the map; `windows` (C, k, 4): (top, left, bottom, right) in the pixels that
     the model sees, the unit's receptive field there, inside the image. `purity` (C,): the share of the commonest class
     among the labelled exemplars, NaN without. `histogram` (C, BINS) counts each unit's peaks in all images between
     `edges` (BINS + 1,); `mean` and `deviation` (C,) are theirs; `class_means` (C, classes) by class, NaN where a class
-    has no image. `names` are those of the images `named` (M,). `drawn` are the units whose crops `crops`
-    (U, k, 3, side, side), 8 bits, hold for the figure; None where the images came as a stream that ends.
+    has no image. Answers that are no numbers count nowhere. `names` are those of the images `named` (M,). `drawn` are the
+    units whose crops `crops` (U, k, 3, side, side), 8 bits, hold for the figure; None where the images came as a
+    stream that ends.
     """
 
     method: str
@@ -190,6 +192,8 @@ class ExemplarSet:
 class Exemplars(Look):
     """For each unit (channel) c of each layer the k images x, and the windows of them, with the largest max over p of a_c,p(x).
 
+    Of a rectified layer, whose answers are never below zero, images that leave a unit at zero are none of its exemplars.
+
     `layers`: addresses as `seewhy model` prints them, all of them in one pass; none: the last spatial map, or what goes into
     it where a ceiling such as ReLU6's would make many peaks the same. `k`: how many.
     `per_image`: at most so many of one picture; then a place is taken only if its window overlaps none of the higher ones
@@ -202,7 +206,7 @@ class Exemplars(Look):
     Raises `LayerError` for a layer that answers no maps or vectors, `InputError` for images of another size than the
     model's, or labels that it has no class for; a picture that cannot be read is a note.
     Cost: one forward pass an image, ended after the last layer, one to carry windows and one for each drawn image; memory
-    for `PART` images and, whatever their number, about 4 kB and 8 bytes a class for each unit.
+    for `PART` images and, whatever their number, about 4 kB and 12 bytes a class for each unit.
     Limits: windows are bounding; where gates bring in the whole image, they are those without the gates. Values are
     float32 of one batch: images whose responses agree to the last digits may change places with the batch's size.
     Deviation: the histogram is of each image's peak, not of all places, in bins of at most 12.5 % of the value.
@@ -265,6 +269,9 @@ class Exemplars(Look):
 
         Image i of `images` is number `first` + i; those that `state` has seen are passed over. With `path`, the state is
         written there as it goes, and is where a pass that was stopped goes on from.
+
+        Raises `InputError`, naming what differs, for a state of another model, of other settings, or of images that are not
+        those that are given: a data set's are compared by their names, others by their pixels.
         """
         if path is not None and state is None and Path(path).exists():
             state = Tally.load(path)
@@ -272,7 +279,15 @@ class Exemplars(Look):
         return self._tallied(net, images, state, first, fields, path)
 
     def result(self, net: Classifier, state: Tally, images: Pictures | None = None) -> ExemplarSet:
-        """What a state has found; `images` are all that it has seen, for the crops of the figure."""
+        """What a state has found; `images` are all that it has seen, for the crops of the figure.
+
+        Raises `InputError` as `tally` does.
+        """
+        named = images.classes if isinstance(images, DataSet) else ()
+        state.fits(self._key(net), named or state.classes)
+        if isinstance(images, DataSet):
+            for index in [each for each in state.names if each < len(images)]:
+                state.recognise(index, images.names[index])
         with Meter(net.engine.device) as meter:
             fields = _fields(net)
         return self._found(net, state, images, fields, meter.cost)
@@ -286,16 +301,16 @@ class Exemplars(Look):
         fields: Mapping[str, Field],
         path: str | os.PathLike[str] | None = None,
     ) -> Tally:
-        layers = self._layers(net)
-        key = json.loads(json.dumps({**self._kept, "layers": layers, "model": net.fingerprint}))
+        key = self._key(net)
+        layers = key["layers"]
         classes = images.classes if isinstance(images, DataSet) and images.classes else net.labels
         if state is None:
             seen = {each.address: each.shape for each in trace(net)}
             shapes = {address: (*seen[address][1:], 1, 1)[:3] for address in layers}
             rows = {a: Rows.empty(s[0], (s[1], s[2]), self.k, len(classes)) for a, s in shapes.items()}
             state = Tally.empty(classes, key, rows)
-        elif (state.key, state.classes) != (key, tuple(classes)):
-            raise InputError(f"expected a state of this method, model and layers, {key}, got {state.key}")
+        else:
+            state.fits(key, classes)
         apart = (
             {a: _overlaps(fields.get(a), rows.size) for a, rows in state.layers.items()} if self.per_image > 1 else {}
         )
@@ -322,10 +337,12 @@ class Exemplars(Look):
                 raise InputError(f"{each.address} has units 0 to {each.shape[1] - 1}; there is no unit {wrong[0]}")
         return layers
 
-    @property
-    def _kept(self) -> dict[str, Any]:
-        """The fields that a state depends on."""
-        return {"method": self.name, "k": self.k, "per_image": self.per_image}
+    def _key(self, net: Classifier) -> dict[str, Any]:
+        """What a state depends on beside the images, as plain values."""
+        own = {"method": self.name, "k": self.k, "per_image": self.per_image, "layers": self._layers(net)}
+        given = {**asdict(net.preprocess), "size": net.size, "mean": net.mean, "std": net.std}
+        plain: dict[str, Any] = json.loads(json.dumps({**own, "model": net.fingerprint, **given}))
+        return plain
 
     def _step(self, net: Classifier, part: Part, state: Tally, apart: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """One part, whole or not at all: the state changes after the pass has been done."""
@@ -349,6 +366,9 @@ class Exemplars(Look):
             state.per_class += torch.bincount(part.labels[part.labels >= 0], minlength=len(state.per_class))
             state.names |= zip(part.indices.tolist(), part.names, strict=True)
             state.forget()
+            for index, image in zip(part.indices.tolist(), pixels, strict=True):
+                if index in state.names:
+                    state.marks[index] = mark(image)
         state.failed += part.failed
         for start, stop in part.stretches:
             state.saw(start, stop)
@@ -386,7 +406,7 @@ class Exemplars(Look):
         cost: Cost,
     ) -> ExemplarSet:
         windows_of, notes = fields[0], [*fields[1]]
-        held = state.layers
+        held = {address: _answering(rows) for address, rows in state.layers.items()}
         positions, windows = {}, {}
         for address, rows in held.items():
             width = rows.size[1]
@@ -397,15 +417,17 @@ class Exemplars(Look):
             known = windows_of.get(address)
             if known is not None and known.gated:
                 notes.append(f"{address}: gates bring in the whole image; the windows are those without the gates")
-        mean = {address: rows.total / state.images for address, rows in held.items()}
-        deviation = {address: _deviation(rows.squares / state.images, mean[address]) for address, rows in held.items()}
+        numbers = {address: rows.counts.sum(1) for address, rows in held.items()}
+        mean = {address: rows.total / numbers[address] for address, rows in held.items()}
+        deviation = {a: _deviation(rows.squares / numbers[a], mean[a]) for a, rows in held.items()}
         purity = {address: _purity(rows.labels, len(state.classes)) for address, rows in held.items()}
-        drawn = {a: self._chosen(rows) for a, rows in held.items()}
+        drawn = {a: self._chosen(state.layers[a], rows.images) for a, rows in held.items()}
         rereadable = isinstance(images, Tensor | Images | DataSet)
-        crops = None
+        pictures = None
         if isinstance(images, Tensor | Images | DataSet):
-            crops = _crops(net, images, held, windows, drawn)
-        order = sorted(state.names)
+            pictures = crops(net, images, state, held, windows, drawn)
+        best = {index for rows in held.values() for index in rows.images.unique().tolist()}
+        order = sorted(best & set(state.names))
         return ExemplarSet(
             method=self.spec,
             classes=state.classes,
@@ -420,32 +442,35 @@ class Exemplars(Look):
             edges=edges(),
             mean={address: value.float() for address, value in mean.items()},
             deviation={address: value.float() for address, value in deviation.items()},
-            class_means={address: (rows.classes / state.per_class).float() for address, rows in held.items()},
+            class_means={address: (rows.classes / rows.members).float() for address, rows in held.items()},
             named=torch.tensor(order, dtype=torch.int64),
             names=tuple(state.names[index] for index in order),
             drawn=drawn,
-            crops=crops,
+            crops=pictures,
             failed=tuple(state.failed),
             cost=cost,
-            notes=(*notes, *self._said(state, rereadable)),
+            notes=(*notes, *self._said(state, held, rereadable)),
         )
 
-    def _chosen(self, rows: Rows) -> Tensor:
+    def _chosen(self, rows: Rows, exciting: Tensor) -> Tensor:
         """The units to draw: as asked for, or those that stand out most, no two with much the same images."""
         if self.units:
             return torch.tensor(self.units)
-        order = _beyond(rows).argsort(descending=True, stable=True).tolist()
-        images = [{index for index in line if index >= 0} for line in rows.images.tolist()]
+        beyond = _beyond(rows).masked_fill(exciting[:, 0] < 0, -torch.inf)  # silent ones come last
+        order = beyond.argsort(descending=True, stable=True).tolist()
+        images = [{index for index in line if index >= 0} for line in exciting.tolist()]
         chosen: list[int] = []
         for unit in order:
             if len(chosen) == self.limit:
                 break
-            if all(len(images[unit] & images[other]) <= _SHARED * len(images[unit]) for other in chosen):
+            if images[unit] and all(
+                len(images[unit] & images[other]) <= _SHARED * len(images[unit]) for other in chosen
+            ):
                 chosen.append(unit)
         left = (unit for unit in order if unit not in set(chosen))
         return torch.tensor(sorted([*chosen, *left][: self.limit] if len(chosen) < self.limit else chosen))
 
-    def _said(self, state: Tally, rereadable: bool) -> Iterator[str]:
+    def _said(self, state: Tally, held: Mapping[str, Rows], rereadable: bool) -> Iterator[str]:
         """What a reader should know."""
         if state.failed:
             index, sentence = state.failed[0]
@@ -462,6 +487,11 @@ class Exemplars(Look):
             dead = int((rows.values[:, 0] <= 0).sum())
             if dead:
                 yield f"{dead} of {len(rows.values)} units of {address} answer above zero to no image"
+            some = held[address].images >= 0
+            fewer = int((some[:, 0] & (some.sum(1) < (rows.images >= 0).sum(1))).sum())
+            if fewer:
+                told = f"{fewer} of {len(rows.values)} units of {address} have fewer exemplars than asked for"
+                yield f"{told}: all else leaves them at zero"
             tied = int(((rows.values[:, :1] == rows.values[:, 1:2]) & (rows.values[:, :1] > 0)).any(1).sum())
             if self.per_image == 1 and 20 * tied > len(rows.values):
                 yield (
@@ -495,6 +525,15 @@ def uncut(net: Classifier) -> str:
     if before is None or seen[place].op not in _CEILINGS or before.shape != seen[place].shape:
         return layer
     return next((each.address for each in seen if not each.op and each.made_by == before.address), before.address)
+
+
+def _answering(rows: Rows) -> Rows:
+    """The rows without the zeros of a rectifier: what leaves a unit silent is no exemplar of it, and only came first."""
+    if rows.counts[:, : BINS // 2].any():  # values below zero
+        return rows
+    none = rows.values == 0
+    images, places, labels = (each.masked_fill(none, -1) for each in (rows.images, rows.places, rows.labels))
+    return replace(rows, values=rows.values.masked_fill(none, -torch.inf), images=images, places=places, labels=labels)
 
 
 def _beyond(rows: Rows) -> Tensor:
@@ -556,40 +595,3 @@ def _purity(labels: Tensor, classes: int) -> Tensor:
     for column in labels.T:  # k of them: no table of units by classes
         commonest = torch.maximum(commonest, (labels == column[:, None]).sum(1) * (column >= 0))
     return commonest / (labels >= 0).sum(1)
-
-
-def _crops(
-    net: Classifier,
-    images: Images | Tensor | DataSet,
-    held: Mapping[str, Rows],
-    windows: Mapping[str, Tensor],
-    drawn: Mapping[str, Tensor],
-    side: int = 64,
-) -> dict[str, Tensor]:
-    """The drawn units' crops, each fitted into a square: (U, k, 3, side, side) of 8 bits, white beside them."""
-    found = {a: torch.full((len(u), rows.values.shape[1], 3, side, side), 255, dtype=torch.uint8)
-             for (a, rows), u in zip(held.items(), drawn.values(), strict=True)}  # fmt: skip
-    wanted: dict[int, list[tuple[str, int, int]]] = {}
-    for address, units in drawn.items():
-        for row, line in enumerate(held[address].images[units].tolist()):
-            for slot, index in enumerate(line):
-                if index >= 0:
-                    wanted.setdefault(index, []).append((address, row, slot))
-    for index, places in sorted(wanted.items()):  # each image is read once
-        pixels = one_of(images, index, net)
-        for address, row, slot in places:
-            top, left, bottom, right = windows[address][drawn[address][row], slot].tolist()
-            if bottom > top and right > left:
-                found[address][row, slot] = _fitted(pixels[:, top:bottom, left:right], side)
-    return found
-
-
-def _fitted(crop: Tensor, side: int) -> Tensor:
-    ratio = side / max(crop.shape[1:])
-    size = [max(1, round(length * ratio)) for length in crop.shape[1:]]
-    way: dict[str, Any] = {"mode": "nearest"} if ratio > 1 else {"mode": "bilinear", "antialias": True}
-    scaled = F.interpolate(crop[None].float(), size=size, **way)[0].clamp(0, 1)
-    square = torch.full((3, side, side), 255, dtype=torch.uint8)
-    top, left = (side - size[0]) // 2, (side - size[1]) // 2
-    square[:, top : top + size[0], left : left + size[1]] = (scaled * 255).round().byte()
-    return square

@@ -17,7 +17,7 @@ from seewhy.errors import InputError
 from seewhy.lens.capture import capture, named, stages, trace
 from seewhy.look.base import Look
 from seewhy.look.exemplars import chosen_layers
-from seewhy.look.stream import Pictures, parts, unread, watched
+from seewhy.look.stream import Pictures, left_out, parts, unread, watched
 from seewhy.look.tally import Tally
 from seewhy.result import save, shown
 
@@ -111,11 +111,11 @@ class _Sums:
         return _Sums(none, none.clone(), ends, -ends, none.clone(), none.clone())
 
     def add(self, found: Tensor, places: int) -> None:
-        """Take in (N, C, 6): each image's sum, squares, lowest, highest, values at zero or below, and silence."""
+        """Take in (N, C, 6), N 0 too: each image's sum, squares, lowest, highest, values at zero or below, and silence."""
         self.total += found[:, :, 0].sum(0)
         self.squares += found[:, :, 1].sum(0)
-        self.lowest = torch.minimum(self.lowest, found[:, :, 2].amin(0).float())
-        self.highest = torch.maximum(self.highest, found[:, :, 3].amax(0).float())
+        self.lowest = torch.cat([self.lowest[None], found[:, :, 2].float()]).amin(0)
+        self.highest = torch.cat([self.highest[None], found[:, :, 3].float()]).amax(0)
         self.zero += found[:, :, 4].sum(0)
         self.silent += found[:, :, 5].sum(0)
         self.values += len(found) * places
@@ -130,7 +130,8 @@ class Statistics(Look):
     at each resolution answers). Answers an `ActivationStatistics`, each number (C,) a layer. The images may be a tensor,
     `Images`, a `DataSet` or a stream of batches.
 
-    Raises `LayerError` for a layer that answers no maps or vectors. A picture that cannot be read is a note.
+    Raises `LayerError` for a layer that answers no maps or vectors. A picture that cannot be read, or that a layer does not
+    answer in numbers, is a note.
     Cost: one forward pass an image, ended after the last layer; memory for one part of images, whatever their number.
     Limits: dead to these images is not dead to all: the fewer they are, the more units seem so. Zero and below is what a
     rectifier cuts away; of a layer without one it says only the sign.
@@ -166,7 +167,9 @@ class Statistics(Look):
             shapes = {each.address: tuple(each.shape[1:]) for each in trace(net) if each.address in asked}
             sums = {layer: _Sums.empty(shape[0]) for layer, shape in shapes.items()}
             places = {layer: math.prod(shape[1:]) for layer, shape in shapes.items()}
-            failed, count = self._pass(net, images, sums, places)
+            failed, strange, count = self._pass(net, images, sums, places)
+        if strange and not count:
+            raise InputError(f"{strange[0][1]}, and no image is left; choose another layer")
         if not count:
             raise unread(failed)
         mean = {layer: each.total / each.values for layer, each in sums.items()}
@@ -183,16 +186,17 @@ class Statistics(Look):
             zero={layer: (each.zero / each.values).float() for layer, each in sums.items()},
             silent={layer: (each.silent / count).float() for layer, each in sums.items()},
             dead=dead,
-            failed=tuple(failed),
+            failed=tuple(sorted([*failed, *strange])),
             cost=meter.cost,
-            notes=tuple(_said(failed, count, dead)),
+            notes=tuple(_said(failed, strange, count, dead)),
         )
 
     def _pass(
         self, net: Classifier, images: Pictures, sums: dict[str, _Sums], places: Mapping[str, int]
-    ) -> tuple[list[tuple[int, str]], int]:
-        """Take in every image; answers those that could not be read, and how many could."""
+    ) -> tuple[list[tuple[int, str]], list[tuple[int, str]], int]:
+        """Take in every image; answers those that could not be read, those not answered in numbers, and how many are left."""
         failed: list[tuple[int, str]] = []
+        strange: list[tuple[int, str]] = []
         count = 0
         classes = images.classes if isinstance(images, DataSet) and images.classes else net.labels
 
@@ -205,14 +209,17 @@ class Statistics(Look):
                 failed += part.failed
                 if part.images is not None:
                     answer = net.engine.map(run, part.images.pixels, "forward")
+                    good = answer.isfinite().flatten(1).all(1)
                     own = answer.split([len(each.total) for each in sums.values()], 1)
-                    for (layer, each), values in zip(sums.items(), own, strict=True):
-                        if not bool(values.isfinite().all()):
-                            raise InputError(f"{layer} answers infinite values or no numbers; choose another layer")
-                        each.add(values, places[layer])
-                    count += len(part.images)
-                tell(count + len(failed))
-        return failed, count
+                    for place in (~good).nonzero()[:, 0].tolist():
+                        layer = next(a for a, found in zip(sums, own, strict=True) if not found[place].isfinite().all())
+                        because = f"{layer} answers infinite values or no numbers to {part.names[place]}"
+                        strange.append((int(part.indices[place]), because))
+                    for (layer, each), found in zip(sums.items(), own, strict=True):
+                        each.add(found[good], places[layer])
+                    count += int(good.sum())
+                tell(count + len(failed) + len(strange))
+        return failed, strange, count
 
 
 def rectified(net: Classifier) -> tuple[str, ...]:
@@ -224,12 +231,17 @@ def rectified(net: Classifier) -> tuple[str, ...]:
     ) or stages(net)
 
 
-def _said(failed: list[tuple[int, str]], count: int, dead: Mapping[str, Tensor]) -> Iterator[str]:
+def _said(
+    failed: list[tuple[int, str]], strange: list[tuple[int, str]], count: int, dead: Mapping[str, Tensor]
+) -> Iterator[str]:
     """What a reader should know."""
+    total = count + len(failed) + len(strange)
     if failed:
         index, sentence = failed[0]
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
-        yield f"{len(failed)} of {count + len(failed):,} images could not be read: number {index}, {sentence}{more}"
+        yield f"{len(failed)} of {total:,} images could not be read: number {index}, {sentence}{more}"
+    if strange:
+        yield left_out(strange, total)
     for layer, which in dead.items():
         if bool(which.any()):
             numbers = [str(each) for each in which.nonzero()[:, 0].tolist()]

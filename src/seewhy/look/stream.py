@@ -67,10 +67,12 @@ def watched(net: Classifier, images: Pictures) -> Iterator[Callable[[int], None]
 
 
 def _stream(net: Classifier, images: Pictures, first: int, state: Tally) -> Iterator[tuple[int, Images | DataError]]:
-    """Every image that was not seen, one at a time, with its number."""
+    """Every image that was not seen, one at a time, with its number; those that were seen are checked to be the same."""
     if isinstance(images, DataSet):
         for place in range(len(images)):
-            if not state.has(first + place):  # what was seen is not read again
+            if state.has(first + place):  # what was seen is not read again
+                state.recognise(first + place, images.names[place])
+            else:
                 item = images.item(place)
                 try:
                     yield first + place, item.read(net.preprocess)
@@ -88,7 +90,9 @@ def _stream(net: Classifier, images: Pictures, first: int, state: Tally) -> Iter
             continue
         held = _batch(batch)
         for place in range(len(held)):
-            if not state.has(number):
+            if state.has(number):
+                state.recognise(number, held.names[place], held.pixels[place])
+            else:
                 yield number, held[place]
             number += 1
 
@@ -139,6 +143,13 @@ def unread(failed: Sequence[tuple[int, str]]) -> InputError:
     """What to raise where no image came that could be read."""
     because = f": {failed[0][1]}" if failed else ""
     return InputError(f"expected at least one image that can be read, got none{because}")
+
+
+def left_out(which: Sequence[tuple[int, str]], total: int) -> str:
+    """That some of all images are left out, and why the first of them is."""
+    index, because = which[0]
+    more = f", and {len(which) - 1} more" if len(which) > 1 else ""
+    return f"{len(which)} of {total:,} images {'is' if len(which) == 1 else 'are'} left out: number {index}, {because}{more}"
 
 
 def one_of(images: Images | Tensor | DataSet, index: int, net: Classifier) -> Tensor:

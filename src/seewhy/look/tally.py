@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+import reprlib
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,6 +25,12 @@ from seewhy.errors import InputError
 _LOWEST, _OCTAVES = -16, 32
 _SIDE = 4 * _OCTAVES
 BINS = 2 * _SIDE + 1
+
+#: the share up to which marks of one image differ, read here and there
+_ALIKE = 1e-5
+
+#: what images are called that came without names
+_UNNAMED = re.compile(r"image \d+")
 
 
 def edges() -> Tensor:
@@ -45,7 +54,8 @@ class Rows:
 
     `values`, `images`, `places`, `labels` (C, k), the best first, −∞ and −1 where there are fewer; equal values in the
     order of the images. `counts` (C, BINS) is the histogram of each unit's peak in each image, `total` and `squares` (C,)
-    its sums, `classes` (C, classes) its sums by class. `size` is the map's (height, width).
+    its sums, `classes` (C, classes) its sums by class, over `members`
+    (C, classes) images each. Answers that are no numbers are in none of these. `size` is the map's (height, width).
     """
 
     size: tuple[int, int]
@@ -57,6 +67,7 @@ class Rows:
     total: Tensor
     squares: Tensor
     classes: Tensor
+    members: Tensor
 
     @staticmethod
     def empty(units: int, size: tuple[int, int], k: int, classes: int) -> Rows:
@@ -72,12 +83,13 @@ class Rows:
             torch.zeros(units, dtype=torch.float64),
             torch.zeros(units, dtype=torch.float64),
             torch.zeros(units, classes, dtype=torch.float64),
+            torch.zeros(units, classes, dtype=torch.int32),
         )
 
     @property
     def summed(self) -> tuple[Tensor, ...]:
         """What adds up when two are merged."""
-        return self.counts, self.total, self.squares, self.classes
+        return self.counts, self.total, self.squares, self.classes, self.members
 
     def rivals(self, peaks: Tensor, first: int) -> Tensor:
         """Which of peaks (N, C), of images from `first` on, would be among the best."""
@@ -100,6 +112,7 @@ class Rows:
         self.squares += safe.square().sum(0)
         labelled = labels >= 0
         self.classes.index_add_(1, labels[labelled], safe[labelled].T)
+        self.members.index_add_(1, labels[labelled], known[labelled].T.int())
         peaks = peaks.masked_fill(~peaks.isfinite() | (places < 0), -torch.inf)
         changed = (peaks[:, :, 0] > -torch.inf).any(0).nonzero().flatten()
         if len(changed):
@@ -141,8 +154,9 @@ class Tally:
     """What a pass over images has kept so far: of one size from the first image to the last; to be merged and saved.
 
     `layers` holds the `Rows` by address; `seen` the stretches [start, stop) of images that came; `names` those of the
-    images that are among the best; `failed` (image, sentence) of those that could not be read; `per_class` how many
-    images each class has. `key` says of which method, model and layers it is: only like goes with like.
+    images that are among the best, `marks` how each of these is known again; `failed` (image, sentence) of those that could
+    not be read; `per_class` how many images each class has. `key` says of which method, model and layers it is: only like
+    goes with like.
     """
 
     key: dict[str, Any]
@@ -151,6 +165,7 @@ class Tally:
     per_class: Tensor
     seen: list[tuple[int, int]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
+    marks: dict[int, float] = field(default_factory=dict)
     failed: list[tuple[int, str]] = field(default_factory=list)
     strange: int = 0
 
@@ -170,10 +185,37 @@ class Tally:
         """How many images could be read."""
         return len(self) - len(self.failed)
 
+    def fits(self, key: Mapping[str, Any], classes: Sequence[str]) -> None:
+        """Check that it is of a pass with this key and these classes; raises `InputError` with the first part that differs."""
+        wanted, there = {**key, "classes": [*classes]}, {**self.key, "classes": [*self.classes]}
+        for part in dict.fromkeys([*wanted, *there]):
+            if wanted.get(part) != there.get(part):
+                raise InputError(
+                    f"expected a state of this method, model and layers, got one with other {part}: "
+                    f"{_differing(there.get(part), wanted.get(part))}"
+                )
+
+    def recognise(self, index: int, name: str = "", pixels: Tensor | None = None) -> None:
+        """Check an image that has been seen, where it is among the best: by its pixels where they are there, else by its name.
+
+        Raises `InputError` where it is another.
+        """
+        known = self.names.get(index)
+        if known is None:
+            return
+        if pixels is None:
+            same = name == known or _UNNAMED.fullmatch(known) is not None
+        else:
+            same = math.isclose(mark(pixels), self.marks[index], rel_tol=_ALIKE, abs_tol=1e-9)
+        if not same:
+            raise InputError(
+                f"the state is of other images: number {index}, {known}, is not the one that is given"
+                + (f", {name}" if name and name != known else "")
+            )
+
     def merge(self, other: Tally) -> Tally:
         """Take in another pass over other images; answers itself. Raises `InputError` unless they go together."""
-        if (self.key, self.classes) != (other.key, other.classes):
-            raise InputError(f"expected two states of one method, model and layers, got {self.key} and {other.key}")
+        self.fits(other.key, other.classes)
         stretches = sorted([*self.seen, *other.seen])
         for before, after in pairwise(stretches):
             if after[0] < before[1]:
@@ -182,6 +224,7 @@ class Tally:
             self.layers[address].merge(rows)
         self.per_class += other.per_class
         self.names |= other.names
+        self.marks |= other.marks
         self.failed = sorted([*self.failed, *other.failed])
         self.strange += other.strange
         for start, stop in other.seen:
@@ -196,6 +239,7 @@ class Tally:
             "classes": self.classes,
             "seen": self.seen,
             "names": list(self.names.items()),
+            "marks": list(self.marks.items()),
             "failed": self.failed,
             "strange": self.strange,
             "layers": {address: rows.size for address, rows in self.layers.items()},
@@ -231,6 +275,7 @@ class Tally:
                 arrays["per_class"],
                 [(start, stop) for start, stop in about["seen"]],
                 dict(about["names"]),
+                dict(about["marks"]),
                 [(index, sentence) for index, sentence in about["failed"]],
                 about["strange"],
             )
@@ -250,6 +295,20 @@ class Tally:
         return any(start <= index < stop for start, stop in self.seen)
 
     def forget(self) -> None:
-        """Drop the names of images that are among the best no more."""
+        """Drop the names and marks of images that are among the best no more."""
         best = {index for rows in self.layers.values() for index in rows.images.unique().tolist()}
         self.names = {index: name for index, name in self.names.items() if index in best}
+        self.marks = {index: value for index, value in self.marks.items() if index in best}
+
+
+def mark(pixels: Tensor) -> float:
+    """A number by which an image (3, H, W) is known again: the mean of its values, each weighed by its place."""
+    flat = pixels.detach().cpu().flatten().double()
+    return float(flat @ torch.linspace(0, 1, len(flat), dtype=torch.float64)) / len(flat)
+
+
+def _differing(there: object, here: object) -> str:
+    """Two values that differ, in short; of lists of one length, the first entries that do."""
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        there, here = next(pair for pair in zip(there, here, strict=True) if pair[0] != pair[1])
+    return f"{reprlib.repr(there)} there, {reprlib.repr(here)} here"

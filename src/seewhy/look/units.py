@@ -20,7 +20,7 @@ from seewhy.look import concepts
 from seewhy.look.base import Look
 from seewhy.look.concepts import Masks
 from seewhy.look.exemplars import chosen_layers
-from seewhy.look.stream import one_of, parts, unread, watched
+from seewhy.look.stream import left_out, one_of, parts, unread, watched
 from seewhy.look.tally import Tally
 from seewhy.result import save, shown
 from seewhy.rng import generator
@@ -237,11 +237,13 @@ class Units(Look):
         most = int(self.quantile * len(images) * places) + 1
         top = torch.full((shape[1], 0), -torch.inf) if keep else None
         responses, labels, indices, failed = [], [], [], []
+        strange: list[tuple[int, str]] = []
 
         def run(batch: Tensor, where: slice) -> Tensor:
             maps = capture(net, batch, [layer])[layer].float().reshape(len(batch), shape[1], -1)
             best = maps.topk(min(most, maps.shape[2]), dim=2).values if keep else maps[:, :, :0]
-            return torch.cat([maps.relu().mean(2, keepdim=True), best], 2).cpu()
+            known = maps.isfinite().all(2, keepdim=True)
+            return torch.cat([maps.relu().mean(2, keepdim=True).where(known, torch.nan), best], 2).cpu()
 
         with watched(net, images) as tell:
             for part in parts(net, images, 0, Tally.empty(classes)):
@@ -249,26 +251,33 @@ class Units(Look):
                 if part.images is None:
                     continue
                 answer = net.engine.map(run, part.images.pixels, "forward")
+                good = answer[:, :, 0].isfinite().all(1)
+                for place in (~good).nonzero()[:, 0].tolist():
+                    because = f"{layer} answers infinite values or no numbers to {part.names[place]}"
+                    strange.append((int(part.indices[place]), because))
+                answer = answer[good]
                 responses.append(answer[:, :, 0])
-                labels.append(part.labels)
-                indices.append(part.indices)
+                labels.append(part.labels[good])
+                indices.append(part.indices[good])
                 if top is not None:
                     came = answer[:, :, 1:].transpose(0, 1).flatten(1)
                     top = torch.cat([top, came], 1)
                     top = top.topk(min(most, top.shape[1]), dim=1).values
-                tell(sum(map(len, labels)) + len(failed))
+                tell(sum(map(len, labels)) + len(failed) + len(strange))
         if failed:
             notes.append(f"{len(failed)} of {len(images):,} images could not be read: {failed[0][1]}")
         if not responses:
             raise unread(failed)
         joined, classed = torch.cat(responses), torch.cat(labels)
-        if not bool(joined.isfinite().all()):
-            raise InputError(f"{layer} answers infinite values or no numbers for some images; choose another layer")
+        if not len(joined):
+            raise InputError(f"{layer} answers infinite values or no numbers to every image; choose another layer")
+        if strange:
+            notes.append(left_out(strange, len(images)))
         if (classed < 0).all():
             notes.append("no true classes are known: those that the model predicts stand in")
             classes = net.labels
             guesses = [
-                net.predict(part.images).argmax(1).cpu()
+                net.predict(part.images).argmax(1).cpu()[torch.isin(part.indices, torch.cat(indices))]
                 for part in parts(net, images, 0, Tally.empty(classes))
                 if part.images is not None
             ]
@@ -338,6 +347,8 @@ class Units(Look):
             for place, index in enumerate(part.indices.tolist()):
                 maps = capture(net, part.images.pixels[place : place + 1], [layer])[layer].float().cpu()[0]
                 maps = maps.reshape(len(maps), *(maps.shape[1:] or (1, 1)))
+                if not bool(maps.isfinite().all()):
+                    continue  # left out above, too
                 if ways is None:
                     ways = _between(net, layer, (maps.shape[1], maps.shape[2]), notes)
                 places, pixels = concepts.shown(masks, index, net.size)

@@ -30,7 +30,7 @@ def units_by_class(found: ExemplarSet, layer: str, count: int, limit: int) -> Fi
     labels = sorted(clear)
     units = list(dict.fromkeys(unit for label in labels for unit, _ in score[label]))
     mean, deviation = (each[layer].numpy()[units, None] for each in (found.mean, found.deviation))
-    grid = ((means[units][:, labels] - mean) / np.where(deviation > 0, deviation, 1)).T
+    grid = np.nan_to_num((means[units][:, labels] - mean) / np.where(deviation > 0, deviation, 1)).T
     reach = float(np.abs(grid).max()) or 1.0
     figure = drawing.canvas(min(14.0, 2.4 + 0.27 * len(units)), 1.3 + 0.3 * len(labels))
     axes = figure.add_subplot()

@@ -44,11 +44,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one look found on one set, or why it found nothing; `whose` names another model and its set, where it is one."""
+    """What one look found on one set, or why it found nothing.
+
+    `whose` names another model and its set, where it is one; `asked` the look as it was asked for, where there are
+    several of a kind.
+    """
 
     whose: str
     content: Any
     missing: tuple[str, ...] = ()
+    asked: str = ""
 
 
 def shown(picture: Image.Image, alt: str, kind: Any = "photo") -> Shown:

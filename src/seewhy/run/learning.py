@@ -39,6 +39,9 @@ ROW = 9
 #: units of one class that are named before those of others
 ALIKE = 3
 
+#: classes whose units a record lists, and units of each in each layer
+TOLD, EXCITED = 12, 3
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -86,7 +89,7 @@ class Whole:
                 yield look.spec, self.planned.images, partial(work, self, look)
         for look in self.planned.look:
             if isinstance(look, Maximize):
-                for made in self._made(look):
+                for made in dict.fromkeys(self._made(look)):
                     yield made.spec, sum(made.passes), partial(_maximized, self, made)
 
     def _made(self, look: Maximize) -> Iterator[Maximize]:
@@ -131,7 +134,7 @@ def _exemplars(held: Whole, method: Exemplars) -> Found:
     for place, layer in enumerate(found.layers):
         told = []
         for unit in _shown(method, found, layer):
-            file = f"{held.planned.id}-exemplars-{place}-{unit}.png"
+            file = f"{held.planned.id}-{key_of(method.spec)}-{place}-{unit}.png"
             crops = [squared(crop, SIDE) for crop in found.cut(layer, unit, held.data, held.net)]
             if crops:
                 pictures[file] = side_by_side(crops)
@@ -147,6 +150,7 @@ def _exemplars(held: Whole, method: Exemplars) -> Found:
     arrays["edges"] = found.edges.numpy()
     failed = [{"image": index, "error": sentence} for index, sentence in found.failed]
     record = {"method": method.spec, "images": found.count, "k": method.k, "layers": layers, "failed": failed}
+    record["by_class"] = _by_class(found)
     return Found(record, found.cost, found.notes, arrays, pictures)
 
 
@@ -157,6 +161,7 @@ def _shown(method: Exemplars, found: ExemplarSet, layer: str) -> list[int]:
     first = found.values[layer][:, 0].double()
     alone = ((first - found.mean[layer]) / found.deviation[layer]).nan_to_num(0, posinf=0).masked_fill(first <= 0, -1)
     order = alone.argsort(descending=True, stable=True).tolist()
+    order = [unit for unit in order if found.images[layer][unit, 0] >= 0] or order
     chosen: list[int] = []
     while order and len(chosen) < method.limit:
         seen: set[int] = set()
@@ -175,8 +180,8 @@ def _unit(found: ExemplarSet, layer: str, unit: int) -> Plain:
     return {
         "unit": unit,
         "purity": number(float(found.purity[layer][unit])),
-        "mean": float(found.mean[layer][unit]),
-        "deviation": float(found.deviation[layer][unit]),
+        "mean": number(float(found.mean[layer][unit])),
+        "deviation": number(float(found.deviation[layer][unit])),
         "classes": [
             {"label": name, "exemplars": count, "mean": mean} for name, count, mean in found.classes_of(layer, unit)
         ],
@@ -190,6 +195,22 @@ def _unit(found: ExemplarSet, layer: str, unit: int) -> Plain:
             for slot in slots
         ],
     }
+
+
+def _by_class(found: ExemplarSet) -> Plain:
+    """The units of each layer that each class excites most, of the clearest classes; `of` is how many classes images have."""
+    known = [~means.isnan().all(0) for means in found.class_means.values()]
+    there = torch.stack(known).any(0).nonzero()[:, 0].tolist()
+    rows: list[tuple[float, Plain]] = []
+    for label in there if len(there) > 1 else ():
+        units = [
+            [{"unit": unit, "score": score} for unit, score in found.units_of(layer, label, EXCITED) if score > 0]
+            for layer in found.layers
+        ]
+        clear = max((each["score"] for line in units for each in line), default=0.0)
+        rows.append((clear, {"label": found.classes[label], "units": units}))
+    rows.sort(key=lambda row: -row[0])
+    return {"of": len(there), "classes": [row for _, row in rows[:TOLD]] if rows and rows[0][0] > 0 else []}
 
 
 def _named(held: Whole, method: Units) -> Found:
@@ -224,7 +245,7 @@ def _named(held: Whole, method: Units) -> Found:
     pictures = {}
     drawn = []
     for row, unit in enumerate(found.drawn.tolist()):
-        file = f"{held.planned.id}-units-{unit}.png"
+        file = f"{held.planned.id}-{key_of(method.spec)}-{unit}.png"
         pictures[file] = side_by_side([Picture.fromarray(each.permute(1, 2, 0).numpy()) for each in found.sheet[row]])
         drawn.append(
             {"unit": unit, "concept": found.concepts[int(concept[unit])], "iou": float(most[unit]), "picture": file}

@@ -143,9 +143,9 @@ class Candidate:
     many: Pace | None = None
 
     @property
-    def made(self) -> Maximize | None:
+    def made(self) -> tuple[Maximize, ...]:
         """How images are optimised, at best."""
-        return next((each for each in self.look if isinstance(each, Maximize)), None)
+        return tuple(dict.fromkeys(each for each in self.look if isinstance(each, Maximize)))
 
     def fewest(self, explained: int) -> int:
         """How many images are looked at whatever the budget: those of the given set that are explained one by one."""
@@ -181,21 +181,19 @@ class Candidate:
             whose = "" if self.model is None else f" with {self.model}"
             told = [(f"{size:,} images of {name}", self.seconds(size) - floor, size) for size in ways]
             found.append(Offer(f"looking at images of {name} as a whole{whose}", tuple(told), "are looked at"))
-        if self.made is not None:
-            made = self.made
+        layers = sum(max(1, len(each.layers)) for each in self.look if isinstance(each, Exemplars))
+        for made in self.made:
             one = replace(made, objective=made.objective or _ONE)
-            layers = next((len(each.layers) for each in self.look if isinstance(each, Exemplars)), 0)
             images = CLASSES + MADE * layers if made.objective is None else 1
             variants = [each for each in _STEPS if each < made.steps]
             ways_on = [replace(made, steps=steps) for steps in (made.steps, *variants)]
             costs = [_TOGETHER * images * self.speed.cost(replace(one, steps=each.steps)) for each in ways_on]
-            found.append(Offer(made.name, tuple(zip((each.spec for each in ways_on), costs, ways_on, strict=True))))
+            name = made.name if len(self.made) == 1 else made.spec
+            found.append(Offer(name, tuple(zip((each.spec for each in ways_on), costs, ways_on, strict=True))))
         return found
 
-    def planned(self, images: int, made: Maximize | None) -> PlannedSet:
+    def planned(self, images: int, made: tuple[Maximize, ...]) -> PlannedSet:
         """The set as it will be looked at."""
-        optimised = (made,) if made is not None else ()
-        asked = self.others if made is not None else ()
         planned = PlannedSet(
             self.id,
             self.data.name,
@@ -205,15 +203,15 @@ class Candidate:
             images,
             len(self.data),
             "",
-            optimised,
-            asked,
+            made,
+            self.others if made else (),
         )
         if not images:
             return planned
         others = [each for each in self.look if not isinstance(each, Maximize)]
         look, without = self._fitting(others, images)
         held = planned.drawn(self.data)
-        return replace(planned, images=len(held), sha256=held.fingerprint(), look=(*look, *optimised), without=without)
+        return replace(planned, images=len(held), sha256=held.fingerprint(), look=(*look, *made), without=without)
 
     def _fitting(self, look: Sequence[Look], images: int) -> tuple[tuple[Look, ...], tuple[tuple[str, str], ...]]:
         """The looks that so many images bear, fitted to them, and why others are left out."""
@@ -275,7 +273,8 @@ def chosen(
     for candidate in candidates:
         own = [value for (owner, _), value in zip(learned, found, strict=False) if owner is candidate]
         images = next((value for value in own if isinstance(value, int)), candidate.fewest(explained))
-        planned.append(candidate.planned(images, next((value for value in own if isinstance(value, Maximize)), None)))
+        made = dict.fromkeys(value for value in own if isinstance(value, Maximize))
+        planned.append(candidate.planned(images, tuple(made)))
     return planned
 
 

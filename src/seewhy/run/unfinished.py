@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,12 +117,24 @@ def _of_set(planned: Plain, rows: Rows, answered: bool) -> Iterator[str]:
             yield look["spec"]
             continue
         if answered:
-            yield _like(rows, "maximize:objective=logit(")
+            yield _like(rows, "maximize:objective=logit(", _ending(look))
         for row in rows.values():
             if row.ok and row.step.startswith("exemplars"):
                 for layer in row.record["layers"]:
                     end = ";" if layer["drawn"] else ")"
-                    yield _like(rows, f"maximize:objective=channel({layer['layer']}{end}")
+                    yield _like(rows, f"maximize:objective=channel({layer['layer']}{end}", _ending(look))
+
+
+def asked_for(looks: Sequence[Plain], step: str) -> str:
+    """The spec of the look that a step optimises images for: its own, or one without an objective, which leaves that open."""
+    bare = (look for look in looks if look.get("objective") is None and step.endswith(_ending(look)))
+    return next((look["spec"] for look in looks if look["spec"] == step), next((look["spec"] for look in bare), ""))
+
+
+def _ending(look: Plain) -> str:
+    """How the steps of a look end that has no objective of its own: with that of the step, and its other settings."""
+    settings = look["spec"].partition(":")[2]
+    return f"),{settings}" if settings else ")"
 
 
 def _specs(plan: Plain, room: str, name: str = "") -> Iterator[str]:
@@ -134,6 +146,7 @@ def _done(rows: Rows, step: str) -> bool:
     return step in rows and rows[step].ok
 
 
-def _like(rows: Rows, beginning: str) -> str:
-    """The step that begins so; where there is none, its beginning stands for it."""
-    return next((step for step in rows if step.startswith(beginning)), f"{beginning}…")
+def _like(rows: Rows, beginning: str, ending: str = "") -> str:
+    """The step that begins and ends so; where there is none, its beginning and its end stand for it."""
+    found = (step for step in rows if step.startswith(beginning) and step.endswith(ending))
+    return next(found, f"{beginning}…{ending}")

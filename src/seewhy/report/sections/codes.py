@@ -14,7 +14,7 @@ from seewhy.engine import Cost
 from seewhy.look.embed import MappedCodes
 from seewhy.report import codemap
 from seewhy.report.reading import Reading
-from seewhy.run.store import Result
+from seewhy.run.store import Result, key_of
 
 #: what a map's row holds as arrays, and in its record under the names that the map itself has
 _PLACED = ("coordinates", "labels", "predictions", "confidence", "indices", "right_map", "right_codes")
@@ -54,7 +54,7 @@ def mapped(reading: Reading, row: Result, planned: dict[str, Any]) -> Mapped:
         cost=Cost(**record["cost"]),
         notes=tuple(record["notes"]),
     )
-    return Mapped(codemap.fragment(found, key=f"map-{row.image}", heading=4), reading.cost([row]))
+    return Mapped(codemap.fragment(found, key=f"{row.image}-{key_of(row.step)}", heading=4), reading.cost([row]))
 
 
 def _thumbnails(reading: Reading, record: dict[str, Any]) -> Tensor:

@@ -28,10 +28,20 @@ class UnitLine:
 
 
 @dataclass(frozen=True)
+class ByClass:
+    """The units that each class excites most: a row a class, a cell a layer."""
+
+    about: str
+    layers: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
 class Exemplified:
     """Units of a few layers and their exemplars, of one set by one model."""
 
     layers: tuple[tuple[str, str, tuple[UnitLine, ...]], ...]
+    classes: ByClass | None
     warning: str
     notes: tuple[str, ...]
     facts: tuple[str, ...]
@@ -58,7 +68,30 @@ def exemplified(reading: Reading, row: Result, planned: dict[str, Any]) -> Exemp
             f"{which} very little: each unit has a best among them, whatever it looks for, and the others may be nothing to it. "
             "Give a folder of images to see more."
         )
-    return Exemplified(tuple(layers), warning, tuple(record["notes"]), reading.cost([row]))
+    return Exemplified(tuple(layers), _by_class(record), warning, tuple(record["notes"]), reading.cost([row]))
+
+
+def _by_class(record: dict[str, Any]) -> ByClass | None:
+    """The units by class of a record; None in older ones, and where images have no two classes."""
+    held = record.get("by_class", {"of": 0, "classes": []})
+    rows = tuple(
+        (
+            row["label"],
+            tuple(
+                ", ".join(f"{each['unit']} (+{each['score']:.1f})" for each in units) or "–" for units in row["units"]
+            ),
+        )
+        for row in held["classes"]
+    )
+    if not rows:
+        return None
+    about = (
+        "For each class the units whose peaks over its images lie, on average, farthest above those over all images; in "
+        "brackets by how many standard deviations."
+    )
+    if len(rows) < held["of"]:
+        about += f" The {len(rows)} clearest of {held['of']:,} classes."
+    return ByClass(about, tuple(layer["layer"] for layer in record["layers"]), rows)
 
 
 def _unit(reading: Reading, layer: str, unit: dict[str, Any], counts: Array, edges: Array, images: int) -> UnitLine:

@@ -171,16 +171,17 @@ def _intro(reading: Reading) -> str:
 
 
 def _panels(reading: Reading, name: str, gather: Callable[[Reading, Result, dict[str, Any]], Any]) -> list[Panel]:
-    """What a look found on each set, and why it found nothing where it was left out or failed."""
+    """What a look found on each set, as often as it was asked for, and why nothing where it was left out or failed."""
     found = []
     for planned in reading.sets:
         rows = [row for row in reading.of(planned["id"]) if row.step.partition(":")[0] == name]
         whose = _whose(reading, planned)
-        because = [sentence for look, sentence in planned.get("without", []) if look == name]
-        because += [f"it failed: {row.error}" for row in rows if not row.ok]
-        good = [row for row in rows if row.ok]
-        if good or because:
-            found.append(Panel(whose, gather(reading, good[0], planned) if good else None, tuple(because)))
+        without = tuple(sentence for look, sentence in planned.get("without", []) if look == name)
+        if without:
+            found.append(Panel(whose, None, without))
+        for row in rows:
+            content, because = (gather(reading, row, planned), ()) if row.ok else (None, (f"it failed: {row.error}",))
+            found.append(Panel(whose, content, because, row.step if len(rows) > 1 else ""))
     return found
 
 

@@ -12,6 +12,8 @@ from PIL.Image import Image
 from seewhy.report import pictures, words
 from seewhy.report.parts import Panel, Shown, code, shown
 from seewhy.report.reading import Reading
+from seewhy.run.store import Result
+from seewhy.run.unfinished import asked_for
 
 #: pixels of an optimised image's side, for displays of twice the density
 _SIDE = 336
@@ -39,16 +41,27 @@ class Made:
 
 
 def made(reading: Reading) -> list[Panel]:
-    """What was made; a panel that says why not where it was left out, none where it was not asked for."""
-    rows = [row for each in reading.sets for row in reading.of(each["id"]) if row.step.partition(":")[0] == "maximize"]
+    """What was made, a panel for each look that was asked for; one that says why not where any was left out."""
+    found = []
+    for each in reading.sets:
+        looks = [look for look in each["look"] if look["name"] == "maximize"]
+        rows = [row for row in reading.of(each["id"]) if row.step.partition(":")[0] == "maximize"]
+        for look in looks:
+            own = [row for row in rows if asked_for(looks, row.step) == look["spec"]]
+            if own:
+                found.append(_panel(reading, own, look["spec"] if len(looks) > 1 else ""))
+    left = [str(each) for each in reading.run.plan.get("left_out", [])]
+    left = [each for each in left if each.startswith("maximize") and " would take " in each]
+    return [*found, Panel("", None, tuple(left))] if left else found
+
+
+def _panel(reading: Reading, rows: Sequence[Result], asked: str) -> Panel:
+    """What one look made, and what of it failed."""
     good = [row for row in rows if row.ok]
     missing = tuple(f"{row.step} failed: {row.error}" for row in rows if not row.ok)
-    left = [each for each in reading.run.plan.get("left_out", []) if str(each).startswith("maximize would")]
-    if not rows:
-        return [Panel("", None, tuple(left))] if left else []
     classes: list[Optimised] = []
     units: list[Optimised] = []
-    asked: list[dict[str, Any]] = []
+    of_classes: list[dict[str, Any]] = []
     for row in good:
         for each in row.record["images"]:
             picture = reading.opened(each["picture"])
@@ -56,7 +69,7 @@ def made(reading: Reading) -> list[Panel]:
                 continue
             fitted = pictures.fitted(picture, _SIDE, enlarge=True)
             if "class" in each:
-                asked.append(each)
+                of_classes.append(each)
                 classes.append(_impression(each, fitted))
             else:
                 drawn = shown(fitted, f"An image made to excite {each['for']}")
@@ -65,19 +78,9 @@ def made(reading: Reading) -> list[Panel]:
                 units.append(Optimised(f"unit {unit}", row.record["layer"], facts, drawn))
     notes = tuple(dict.fromkeys(note for row in good for note in row.record["notes"] if "recognises" not in note))
     steps = words.listed(sorted({f"{row.record['steps']} steps" for row in good}))
-    return [
-        Panel(
-            "",
-            Made(
-                tuple(classes),
-                tuple(units),
-                code(_recognition(reading, asked)),
-                notes,
-                (f"{steps} each", *reading.cost(good)) if good else (),
-            ),
-            missing,
-        )
-    ]
+    told = (f"{steps} each", *reading.cost(good)) if good else ()
+    content = Made(tuple(classes), tuple(units), code(_recognition(reading, of_classes)), notes, told)
+    return Panel("", content, missing, asked)
 
 
 def _impression(each: dict[str, Any], picture: Image) -> Optimised:
