@@ -66,6 +66,15 @@ def test_several_references_are_averaged_and_several_targets_cost_no_forward_pas
     torch.testing.assert_close(second.values, DeepShap()(net, images, 4).values)
 
 
+def test_a_noise_reference_is_that_of_the_seed() -> None:
+    net = precise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 22 * 22, 3)))
+    images = photos(2).double()
+    found = parse("deep-shap:baselines=noise,seed=5")(net, images, 1)
+    with torch.no_grad():
+        rise = (net.logits(images) - net.logits(baseline("noise", images, 5)))[:, 1]
+    torch.testing.assert_close(found.values.double().sum((1, 2, 3)), rise, rtol=1e-4, atol=1e-6)
+
+
 def test_a_linear_network_has_gradient_times_difference() -> None:
     net = precise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 22 * 22, 3)))
     images = photos(2).double()

@@ -25,11 +25,12 @@ from seewhy.explain import (
     IntegratedGradients,
     SmoothGrad,
 )
-from seewhy.explain.baseline import blurred
+from seewhy.explain.baseline import baseline, blurred
 from seewhy.lens import Kept, capture
 from seewhy.lens.backward import RULES, rule
 from seewhy.lens.ops import Call
 from seewhy.lens.replay import replay
+from seewhy.method import parse
 
 
 def plain(module: nn.Module, size: int = 4) -> Classifier:
@@ -156,6 +157,15 @@ def test_integrated_gradients_of_a_quadratic_are_its_closed_form() -> None:
     expected = flat * module.weight * (flat @ module.weight)[:, None]
     torch.testing.assert_close(found.values.flatten(1), expected.detach(), rtol=1e-4, atol=1e-5)
     assert found.measures["steps"].tolist() == [9, 9]
+
+
+def test_integrated_gradients_from_noise_are_those_of_the_seed() -> None:
+    module = Square()
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    for seed in (0, 5):  # class 1 is linear: what a pixel adds is its weight times its rise
+        found = parse(f"integrated-gradients:baseline=noise,seed={seed}")(plain(module), images, 1)
+        expected = (images - baseline("noise", images, seed)).flatten(1) * module.weight.detach()
+        torch.testing.assert_close(found.values.flatten(1), expected, rtol=1e-4, atol=1e-5)
 
 
 def chosen(target: Tensor, logits: Tensor, _: slice) -> Tensor:

@@ -34,8 +34,9 @@ class DeepShap(Explainer):
     `measures["additivity error"]`: rounding, or a part of the network that is cut off from the gradient; above 1 % a note
     says so. Operations are seen, not modules, so that reused, functional and in-place rectifiers are all right.
 
-    `baselines` are one or more of `seewhy.explain.baseline.BASELINES`, joined by `+`. Values (N, 3, H, W), in logits; with
-    `layer`, an address as `seewhy model` prints it, (N, C, h, w): x is that layer's maps, and what passes it by is missing.
+    `baselines` are one or more of `seewhy.explain.baseline.BASELINES`, joined by `+`; `seed` is that of the noise.
+    Values (N, 3, H, W), in logits; with `layer`, an address as `seewhy model` prints it, (N, C, h, w): x is that layer's maps,
+    and what passes it by is missing.
     Raises `UnknownOperation` at an operation without a rule, such as attention (`seewhy.lens.rescale.rule` adds one).
     Cost: two forward passes and one backward pass an image and reference.
     Limits: an approximation of Shapley values, exact for a network that is linear, or one rectifier of a linear map; that the
@@ -53,6 +54,7 @@ class DeepShap(Explainer):
 
     baselines: tuple[str, ...] = ("black",)
     layer: str | None = None
+    seed: int = 0
 
     name = "deep-shap"
     shows = "What each pixel adds to the logit, between a black image and this one, by DeepLIFT's multipliers."
@@ -80,7 +82,7 @@ class DeepShap(Explainer):
         parts: list[Tensor] = []
         rises = torch.zeros(len(self.baselines), len(questions), len(pixels), dtype=torch.float64)
         for row, name in enumerate(self.baselines):
-            start = baseline(name, pixels)
+            start = baseline(name, pixels, self.seed)
 
             def run(part: Tensor, where: slice, row: int = row, start: Tensor = start) -> Tensor:
                 found, rises[row, :, where] = _multiplied(net, part, start[where], questions, where, layer)

@@ -35,8 +35,8 @@ class IntegratedGradients(Explainer):
     is the root of the intervals' summed squared errors, what they would leave if their signs were random, on the same
     scale; it has to be at most twice the tolerance. A note says where either was missed, where the logit is as high at
     the baseline (a saturated class), and where an image is its own baseline. `baseline` is one of
-    `seewhy.explain.baseline.BASELINES`. With `layer`, an address as `seewhy model` prints it, the way goes between
-    the layer's maps for the baseline and for the image; what passes the layer by stays the image's.
+    `seewhy.explain.baseline.BASELINES`; `seed` is that of the noise. With `layer`, an address as `seewhy model` prints it,
+    the way goes between the layer's maps for the baseline and for the image; what passes the layer by stays the image's.
     Values (N, 3, H, W), or (N, C, h, w) with `layer`, in logits.
     Cost: 1 forward pass, then a forward and a backward pass a step (with `layer`: of what follows it, and 3 forward
     passes), an image. The gradients at the points are kept until the end.
@@ -56,6 +56,7 @@ class IntegratedGradients(Explainer):
     tolerance: float = 0.05
     steps: int = 256
     layer: str | None = None
+    seed: int = 0
 
     name = "integrated-gradients"
     shows = "What each pixel adds to the logit on the way from a black image to this one."
@@ -73,7 +74,7 @@ class IntegratedGradients(Explainer):
 
     def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:
         question.settle(net, pixels)
-        starts = baseline(self.baseline, pixels)
+        starts = baseline(self.baseline, pixels, self.seed)
         found = [
             self._along(net, image, start, question.of(index))
             for index, (image, start) in enumerate(zip(pixels.split(1), starts.split(1), strict=True))
