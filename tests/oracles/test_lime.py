@@ -286,6 +286,8 @@ def test_what_cannot_be_explained_is_said() -> None:
     assert found.values[1].any()
     assert "the grey fill is the image itself for image 1" in found.notes[0]
     assert found.cost.forward == 2 + 512
+    alone = Lime(segments="grid", count=9)(net, flat)
+    assert alone.notes[0].startswith("the grey fill is the image itself: hiding changes nothing")
 
     deaf = Linear()
     nn.init.zeros_(deaf.fc.weight)

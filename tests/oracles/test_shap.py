@@ -217,7 +217,11 @@ def test_a_net_that_is_linear_in_the_segments_has_their_gradient_times_differenc
 def test_on_a_net_the_sampled_values_are_the_exact_ones_within_their_errors() -> None:
     net, images = classifier(FAMILIES["vgg"]()), photos(2)
     exactly = Shap(segments="grid", count=12, evaluations=4096)(net, images)
-    assert "image 1: exact values, of all 4,096 coalitions of 12 segments" in exactly.notes
+    assert "image 2: exact values, of all 4,096 coalitions of 12 segments" in exactly.notes
+    alone = Shap(segments="grid", count=4, evaluations=16)(net, images[1:])
+    assert (
+        alone.notes[0] == "exact values, of all 16 coalitions of 4 segments"
+    )  # which of several it is, it cannot know
     assert exactly.cost.forward == 2 * 4097
     assert not exactly.standard_error.any()  # type: ignore[union-attr]
     assert exactly.measures["additivity error"].max() < 1e-5

@@ -129,9 +129,8 @@ class Lime(Explainer):
         notes: tuple[str, ...] = ()
         if unchanged:
             names = ", ".join(f"image {index + 1}" for index in unchanged[:5])
-            notes = (
-                f"the {self.fill} fill is the image itself for {names}: hiding changes nothing; take another fill",
-            )
+            which = f" for {names}" if len(pixels) > 1 else ""  # of one image the caller knows which it is
+            notes = (f"the {self.fill} fill is the image itself{which}: hiding changes nothing; take another fill",)
         return [
             Map(
                 torch.stack(each),

@@ -53,7 +53,7 @@ class Shap(Explainer):
     >>> net = Classifier(nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(12, 2)), size=8)
     >>> found = Shap(segments="grid", count=4)(net, torch.rand(1, 3, 8, 8), target=0)
     >>> found.notes[0]
-    'image 1: exact values, of all 16 coalitions of 4 segments'
+    'exact values, of all 16 coalitions of 4 segments'
     """
 
     evaluations: int = 512
@@ -224,7 +224,8 @@ def _maps(method: Shap | ShapPartition, net: Classifier, pixels: Tensor, questio
             errors.append(spread(found.errors.T, labels))
             told = {"relative standard error": uncertainty(found.values, found.errors), **told}
         measures.append(told)
-        notes += (f"image {index + 1}: {found.note}",) if found.note else ()
+        named = f"image {index + 1}: " if len(pixels) > 1 else ""  # of one image the caller knows which it is
+        notes += (f"{named}{found.note}",) if found.note else ()
     answers = []
     for i in range(len(questions)):
         measured = {name: torch.stack([each[name][i] for each in measures]) for name in measures[0]}
