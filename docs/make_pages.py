@@ -116,6 +116,11 @@ def plain(text: str) -> str:
     )
 
 
+def capital(text: str) -> str:
+    """Text as a sentence begins, unless it begins with a symbol: α, which is not Α, stays as it is."""
+    return text[:1].upper() + text[1:] if text[:1].isascii() else text
+
+
 def text(told: Page, measured: str) -> str:
     """A page in Markdown; `measured` is what cannot be made of the docstring."""
     room = ROOMS[told.room]
@@ -133,7 +138,7 @@ def text(told: Page, measured: str) -> str:
     else:
         lines.append("It has none.")
     for name, said in told.parts.items():
-        lines += ["", f"## {name}", "", plain(said[:1].upper() + said[1:])]
+        lines += ["", f"## {name}", "", plain(capital(said))]
     lines += ["", "## Example", "", "```python", told.example, "```", ""]
     if told.room == "look":
         cls = methods("look")[told.name]
@@ -204,7 +209,7 @@ def explained(net: Classifier, images: Images, cls: type[Explainer], forward: fl
     facts += [words.measure(key, float(value[0])) for key, value in found.measures.items()]
     said = [f"{PHOTO} and `{method.spec}` for {found.labels[0]} ({words.percent(probability)}): {colours}"]
     said[0] += f"{words.figure(laid.scale)}. Here it took {'; '.join(facts)}."
-    said += [f"*{note[:1].upper()}{note[1:]}.*" for note in found.notes]
+    said += [f"*{capital(note)}.*" for note in found.notes]
     return _sheet(photo, laid.picture), "\n\n".join(said)
 
 
@@ -231,7 +236,7 @@ def attacked(net: Classifier, images: Images, cls: type[Attack[Any]], forward: f
         f"{PHOTO}, {net.name} and `{method.spec}`: {found.names[before]} ({words.percent(start)}) {verdict} at {size}; the "
         f"difference is enlarged {factor} times around grey. Here it took {'; '.join(facts)}."
     ]
-    said += [f"*{note[:1].upper()}{note[1:]}.*" for note in found.notes]
+    said += [f"*{capital(note)}.*" for note in found.notes]
     shown = (pictures.to_picture(original), pictures.to_picture(changed), difference)
     return _sheet(*map(_big, shown)), "\n\n".join(said)
 
@@ -257,7 +262,7 @@ def looked(net: Classifier, images: Images, cls: type[Look], forward: float) -> 
     facts.append(f"{units.seconds(seconds)}, {three(seconds / forward)} × one forward pass")
     said = [f"{net.name} and `{method.spec}`, {seen}. Here it took {'; '.join(facts)}."]
     for note in found.notes:
-        told = note if note[1:2] == "-" else note[:1].upper() + note[1:]  # t-SNE stays as it is
+        told = note if note[1:2] == "-" else capital(note)  # t-SNE stays as it is
         said.append(f"*{plain(told)}{'' if told.endswith('?') else '.'}*")
     with io.BytesIO() as buffer:
         found.plot().savefig(buffer, format="png", bbox_inches="tight", dpi=110)

@@ -203,6 +203,21 @@ def test_a_docstring_that_lacks_a_part_is_refused() -> None:
         page(Bare, whole=True)  # type: ignore[arg-type]
 
 
+def test_what_occlusion_is_stands_above_what_it_raises() -> None:
+    from seewhy.explain import Occlusion
+    from seewhy.report.pages import page
+
+    told = page(Occlusion)
+    assert told.parts["Raises"].startswith("`InputError` for a window")
+    assert told.parts["Raises"].count(".") == 1
+    assert any("It is exact" in paragraph for paragraph in told.about)
+
+
+def test_symbols_stay_as_they_are_where_a_sentence_begins_with_one() -> None:
+    capital = maker().capital
+    assert [capital(each) for each in ("α is", "images", "", "(N, 3)")] == ["α is", "Images", "", "(N, 3)"]
+
+
 @pytest.mark.parametrize("document", COMPARISONS)
 def test_the_tables_of_a_comparison_were_made_by_its_recipe(document: str) -> None:
     text = (ROOT / document).read_text()

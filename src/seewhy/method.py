@@ -50,8 +50,12 @@ class Method(ABC):
 
     @property
     def passes(self) -> tuple[int, int]:
-        """How many images one image costs at most, (forward, backward): what a plan reckons with beforehand."""
+        """How many images one image costs at most, (forward, backward); of 224 × 224 pixels, where their number matters."""
         return 1, 1
+
+    def passes_on(self, size: tuple[int, int]) -> tuple[int, int]:
+        """`passes` for images of (height, width): what a plan reckons with. A method whose cost depends on that overrides it."""
+        return self.passes
 
     def to_json(self) -> dict[str, Any]:
         """The method as plain values, every field written out."""

@@ -179,6 +179,24 @@ def test_default_window_is_scaled_to_the_image() -> None:
     assert all(len(Occlusion().grids((side, side))[0].rows) <= 31 for side in range(8, 600))
 
 
+@pytest.mark.parametrize("spec", ["occlusion", "occlusion:window=9", "occlusion:window=12+16,stride=5"])
+@pytest.mark.parametrize("size", [(24, 24), (16, 56), (56, 16)])
+def test_no_more_is_spent_than_passes_say_for_the_size(spec: str, size: tuple[int, int]) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    method, net = parse(spec), Classifier(module, size=size, check=False)
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    spent = method(net, image, 0).cost.forward
+    assert method.passes_on(size)[0] - 2 <= spent <= method.passes_on(size)[0]
+
+
+def test_passes_are_those_of_the_size() -> None:
+    assert Occlusion(window=(75,)).passes_on((600, 600)) == (3 + 15 * 15, 0)
+    assert Occlusion().passes_on((224, 224)) == (3 + 27 * 27, 0)
+    assert Occlusion().passes_on((64, 512)) == (3 + 21 * 170, 0)
+    assert all(Occlusion().passes_on((side, side)) <= Occlusion().passes for side in range(8, 600))
+    assert Occlusion(stride=20).passes[0] > 3  # larger than the window, which the image is told, not the plan
+
+
 def test_refuses_what_cannot_be() -> None:
     for spec, words in {
         "occlusion:window=0": "at least 1 pixel",

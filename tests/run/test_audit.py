@@ -27,7 +27,7 @@ from seewhy.method import parse, registry
 from seewhy.report.html import render
 from seewhy.run import MODEL, Plan, Progress, Run, audit, key_of, summary
 from seewhy.run.material import DEMONSTRATION, gather, masked
-from seewhy.run.pace import Pace, affordable, offer, shared
+from seewhy.run.pace import OVERHEAD, Pace, affordable, offer, pace, shared
 from seewhy.run.plan import MOST, REPRESENTATIVE, _looks
 
 ATTACK = "fgsm:eps=4/255+32/255+1.0"
@@ -483,6 +483,13 @@ def test_dear_methods_come_with_fewer_steps_where_that_fits(net: Classifier) -> 
     assert chosen == [few, None]
     assert told[0].startswith("integrated-gradients would take about")
     assert told[1] == "smoothgrad:samples=8 runs instead of smoothgrad, to stay within the budget"
+
+
+def test_occlusion_is_priced_at_the_size_of_the_models_images(net: Classifier) -> None:
+    assert pace(net).size == net.size
+    for spec, positions in {"occlusion:window=75": 15 * 15, "occlusion": 27 * 27}.items():
+        assert Pace(1.0, 2.0, size=(600, 600)).cost(parse(spec)) == pytest.approx(OVERHEAD + 3 + positions)
+    assert Pace(1.0, 2.0, size=(64, 512)).cost(parse("occlusion")) == pytest.approx(OVERHEAD + 3 + 21 * 170)
 
 
 def test_a_users_batch_size_is_kept(data: Path, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def methods_of(specs: Sequence[str], room: str) -> dict[str, Any]:
 
 def warn_of_time(spoken: Shell, net: Classifier, methods: dict[str, Any], images: int, classes: int) -> None:
     """Say beforehand about how long it takes, where that is long enough to be worth two passes to find out."""
-    if images * sum(sum(method.passes) for method in methods.values()) < 500:
+    if images * sum(sum(method.passes_on(net.size)) for method in methods.values()) < 500:
         return
     from seewhy.run.pace import pace
     from seewhy.units import seconds

@@ -42,14 +42,14 @@ class Occlusion(Explainer):
     `window` is its side in pixels, or several (`16+32`), whose maps are averaged; by default a 14th of the image's shorter side,
     at least 4. It moves by `stride`, by default half of it; the last positions are flush with the border, so that every pixel is
     covered. `fill` (black, white, grey, mean, blur, noise) is what covers it; `seed` is that of the noise. Positive where the
-    class loses by covering, negative where it gains. Values (N, 1, H, W), in logits. Raises `InputError` for a window that is
-    larger than the image.
+    class loses by covering, negative where it gains.
     It is exact: what a window does not change is taken from the clean pass by the incremental lens, checked at two positions
     (`measures["difference from dense passes"]`, relative to the largest logit); where that saves less than a tenth of
     the multiply-adds, or the lens cannot follow the network, dense passes are run, and a note says so.
     `measures["share of dense multiply-adds"]` is what was computed. Any number of targets cost what one costs.
-    Cost: 1 + 2 + one forward pass a position, 729 at 224 pixels by default; `passes` supposes that size where
-    options are given.
+
+    Values (N, 1, H, W), in logits. Raises `InputError` for a window that is larger than the image, or smaller than the stride.
+    Cost: 1 + 2 + one forward pass a position, 729 at 224 × 224 pixels by default; `passes_on` counts them for another size.
     Limits: it sees one region at a time, so what is there twice seems not to matter; the covered image is unlike
     any photograph, and another fill gives another map.
     Source: Zeiler & Fergus 2014, arXiv 1311.2901, section 4.2.
@@ -90,11 +90,14 @@ class Occlusion(Explainer):
     @property
     def passes(self) -> tuple[int, int]:
         if self.window is None and self.stride is None:
-            return 3 + 31**2, 0
-        return 3 + sum(len(grid.rows) * len(grid.columns) for grid in self.grids((224, 224), strict=False)), 0
+            return 3 + 31**2, 0  # whatever the size of a square image
+        return self.passes_on((224, 224))
+
+    def passes_on(self, size: tuple[int, int]) -> tuple[int, int]:
+        return 3 + sum(len(grid.rows) * len(grid.columns) for grid in self.grids(size, strict=False)), 0
 
     def grids(self, size: tuple[int, int], *, strict: bool = True) -> list[Grid]:
-        """Where the windows go on an image of (height, width)."""
+        """Where the windows go on an image of (height, width); `strict` refuses what cannot be covered so."""
         sides = self.window or (max(4, round(min(size) / 14)),)
         if strict and max(sides) > min(size):
             raise InputError(
@@ -103,7 +106,7 @@ class Occlusion(Explainer):
         found = []
         for side in sides:
             stride = self.stride or (side + 1) // 2
-            if stride > side:
+            if strict and stride > side:
                 raise InputError(f"expected a stride of at most the window of {side} pixels, got stride={stride}")
             found.append(Grid(side, *(_positions(length, side, stride) for length in size)))
         return found

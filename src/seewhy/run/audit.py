@@ -214,7 +214,7 @@ class _Audit:
 
     def _units(self, method: Explainer, targets: int) -> float:
         """Units of one class's step, where so many are explained."""
-        return sum(method.passes) / (targets if pace.shared(method) else 1)
+        return sum(method.passes_on(self.job.net.size)) / (targets if pace.shared(method) else 1)
 
     def _step(self, image: str, step: str, units: float, work: Callable[[], Found], name: str = "") -> bool:
         """Do a step unless it is done, and keep what it found or why it failed; answers whether it is there."""

@@ -34,16 +34,18 @@ T = TypeVar("T")
 
 
 class Pace(NamedTuple):
-    """Seconds of one image's forward pass, of a forward and a backward pass, and of reading it."""
+    """Seconds of one image's forward pass, of a forward and a backward pass, and of reading it; the images' (height, width)."""
 
     forward: float
     both: float
     read: float = 0.0
+    size: tuple[int, int] = (224, 224)
 
     def cost(self, method: Method, targets: int = 1) -> float:
         """Seconds of a method on one image, for so many classes, at most."""
         backward = max(0.0, self.both - self.forward)
-        together = method.passes[0] * self.forward + method.passes[1] * backward
+        passed, returned = method.passes_on(self.size)
+        together = passed * self.forward + returned * backward
         return targets * OVERHEAD + (1 if shared(method) else targets) * together
 
 
@@ -90,7 +92,7 @@ def pace(net: Classifier, batch: int = 1, read: Callable[[], object] | None = No
     both()
     device = net.engine.device
     found = [min(_timed(run, device) for _ in range(3)) / batch for run in (forward, both)]
-    return Pace(found[0], found[1], 0.0 if read is None else min(_timed(read, device) for _ in range(2)))
+    return Pace(found[0], found[1], 0.0 if read is None else min(_timed(read, device) for _ in range(2)), net.size)
 
 
 def together(net: Classifier, single: Pace, batch: int) -> Pace:
