@@ -63,6 +63,13 @@ class Method(ABC):
         plain: dict[str, Any] = json.loads(json.dumps({"name": self.name, **values}))
         return plain
 
+    def outside(self) -> dict[str, Any]:
+        """What the method reads that its fields only name, as plain values by the fields' names: a file's hash, a composite.
+
+        A run keeps it, so that it is not gone on with when that is another under the same name. Raises what using it would.
+        """
+        return {}
+
 
 def registry(room: str = "") -> dict[str, type[Method]]:
     """Every registered method by name, in one room or in all."""

@@ -15,7 +15,7 @@ import torch
 import zarr
 from PIL import Image
 
-from nets import Spelled, classifier, photos
+from nets import SIZE, Spelled, classifier, photos
 from seewhy.attack import FGSM
 from seewhy.classifier import Classifier
 from seewhy.engine import Engine
@@ -23,9 +23,10 @@ from seewhy.errors import DataError, InputError, RunError, SpecError
 from seewhy.explain import Explainer, Gradient
 from seewhy.explain.base import flatten
 from seewhy.lens.capture import capture
+from seewhy.lens.rules import COMPOSITES, composite
 from seewhy.method import parse, registry
 from seewhy.report.html import render
-from seewhy.run import MODEL, Plan, Progress, Run, audit, key_of, summary
+from seewhy.run import MODEL, Plan, Progress, Run, audit, key_of, summary, unfinished
 from seewhy.run.material import DEMONSTRATION, gather, masked
 from seewhy.run.pace import OVERHEAD, Pace, affordable, offer, pace, shared
 from seewhy.run.plan import MOST, REPRESENTATIVE, _looks
@@ -379,6 +380,10 @@ def test_wrong_words_get_one_sentence(net: Classifier, data: Path, tmp_path: Pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="found no images in"):
         audit(net, [tmp_path / "empty"], out)
+    with pytest.raises(InputError, match=r"expected a label map in none\.npy"):
+        audit(net, [data], out, methods=["lime:segments=none.npy"])
+    with pytest.raises(DataError, match="nowhere"):
+        audit(net, [data], out, methods=["expected-gradients:references=nowhere"])
     assert not out.exists()
     with pytest.raises(RunError, match="is not empty and holds no run of seewhy"):
         audit(net, [data / "ant" / "a.png"], data, budget=None)
@@ -496,6 +501,57 @@ def test_a_users_batch_size_is_kept(data: Path, tmp_path: Path) -> None:
     net = classifier(Spelled("in-place"), engine=Engine(batch=3))
     with audit(net, [data / "ant" / "a.png"], tmp_path / "run", methods=["gradient"], budget=None) as run:
         assert run.plan["batch"] == 3
+
+
+def written(kind: str, folder: Path, version: int) -> str:
+    """Write what a method reads, in one of two versions, and answer its spec, which is the same for both."""
+    rule = f"epsilon:{version + 1}e-6"
+    if kind == "registered":
+        composite("mine", [{"rule": rule}])
+        return "lrp:composite=mine"
+    if kind == "composite":
+        (folder / "mine.toml").write_text(f'[[composite]]\nrule = "{rule}"\n')
+        return f"lrp:composite={folder / 'mine.toml'}"
+    if kind == "segments":
+        parts = np.add.outer(np.arange(SIZE) // (12 + version), np.zeros(SIZE, dtype=int))
+        np.save(folder / "parts.npy", parts)
+        return f"lime:segments={folder / 'parts.npy'}"
+    (folder / "references").mkdir(exist_ok=True)
+    save(photos(2)[version], folder / "references" / "a.png")
+    return f"expected-gradients:samples=4,references={folder / 'references'}"
+
+
+@pytest.mark.parametrize("kind", ["registered", "composite", "segments", "references"])
+def test_a_run_does_not_go_on_with_another_composite_map_or_reference_of_one_name(
+    net: Classifier, data: Path, tmp_path: Path, kind: str
+) -> None:
+    spec = written(kind, tmp_path, 0)
+
+    def again(progress: Progress | None = None) -> Run:
+        sources = [data / "ant" / "a.png", data / "dog" / "d.png"]
+        return audit(net, sources, tmp_path / "run", methods=[spec], budget=None, progress=progress)
+
+    def stop(done: float, total: float, what: str) -> None:
+        if what.startswith("d.png"):
+            raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            again(stop)
+        assert written(kind, tmp_path, 1) == spec
+        with pytest.raises(
+            RunError, match="another run: the methods' composites, label maps or references differ; choose"
+        ):
+            again()
+        written(kind, tmp_path, 0)
+        with again() as run:
+            assert not unfinished(run)
+            assert all(row.ok for image in run.images() for row in run.results(image.id))
+            (held,) = run.plan["asked"]["outside"][spec].values()
+    finally:
+        COMPOSITES.pop("mine", None)
+    if kind in ("registered", "composite"):
+        assert held == [{"rule": "epsilon:1e-6", "op": "*", "kind": "*", "path": "*", "depth": "*"}]
 
 
 def test_keys_are_folders_that_no_two_steps_share() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from seewhy.classifier import Classifier
 from seewhy.data.load import load
+from seewhy.data.sets import DataSet
 from seewhy.errors import InputError, SpecError
 from seewhy.explain.base import Explainer, Map, Question
 from seewhy.explain.smoothgrad import mean_and_error, relative
@@ -62,6 +64,14 @@ class ExpectedGradients(Explainer):
     def passes(self) -> tuple[int, int]:
         return 1 + 2 * self.samples, self.samples
 
+    def outside(self) -> dict[str, Any]:
+        if self.references in ("colours", "noise"):
+            return {}
+        draw = generator(self.seed, self.name)
+        self._along(draw)  # which is drawn first
+        held, chosen = self._photographs(draw)
+        return {"references": held.subset(chosen.tolist()).fingerprint()}
+
     def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:
         question.settle(net, pixels)
         references, along = self._draws(net, pixels)
@@ -83,14 +93,13 @@ class ExpectedGradients(Explainer):
     def _draws(self, net: Classifier, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Baselines (n, 3, H, W), and how far from each to the image (n, 1, 1, 1)."""
         draw, n, size = generator(self.seed, self.name), self.samples, pixels.shape[2:]
-        along = (torch.randperm(n, generator=draw) + torch.rand(n, generator=draw)) / n
+        along = self._along(draw)
         if self.references == "colours":
             images = torch.rand((n, 3, 1, 1), generator=draw).expand(-1, -1, *size)
         elif self.references == "noise":
             images = torch.rand((n, 3, *size), generator=draw)
         else:
-            held = load(self.references)
-            chosen = torch.randint(len(held), (n,), generator=draw)
+            held, chosen = self._photographs(draw)
             each, which = chosen.unique(return_inverse=True)
             images = held.images(each.tolist(), net.preprocess).pixels[which]
         if images.shape[2:] != size:
@@ -99,3 +108,13 @@ class ExpectedGradients(Explainer):
                 f"as the references have it, got {tuple(size)}"
             )
         return images, along.view(-1, 1, 1, 1)
+
+    def _along(self, draw: torch.Generator) -> Tensor:
+        """α (n,), one in each of n equal parts of [0, 1]."""
+        n = self.samples
+        return (torch.randperm(n, generator=draw) + torch.rand(n, generator=draw)) / n
+
+    def _photographs(self, draw: torch.Generator) -> tuple[DataSet, Tensor]:
+        """The data set of the references, and which of it are x′ (n,)."""
+        held = load(self.references)
+        return held, torch.randint(len(held), (self.samples,), generator=draw)

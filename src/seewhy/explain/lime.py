@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SpecError
 from seewhy.explain.base import Explainer, Map, Question, settle
 from seewhy.explain.baseline import baseline, known
-from seewhy.explain.players import known_segments, play, segments, spread, uncertainty
+from seewhy.explain.players import known_segments, label_map, play, segments, spread, uncertainty
 from seewhy.rng import generator
 
 #: samples between two looks at the intervals
@@ -101,6 +101,9 @@ class Lime(Explainer):
     @property
     def passes(self) -> tuple[int, int]:
         return 1 + self.samples, 0
+
+    def outside(self) -> dict[str, Any]:
+        return label_map(self.segments)
 
     def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:
         return self.attribute_each(net, pixels, [question])[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -164,6 +164,9 @@ class LRP(Explainer):
     def _composite(self) -> Composite:
         """Read once: a file that changes meanwhile changes no method."""
         return chosen(self.composite)
+
+    def outside(self) -> dict[str, Any]:
+        return {"composite": [asdict(entry) for entry in self._composite]}
 
     def attribute(self, net: Classifier, pixels: Tensor, question: Question) -> Map:
         return self.attribute_each(net, pixels, [question])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,14 @@ def segments(pixels: Tensor, how: str, count: int) -> Tensor:
         way_out = "take segments=grid or a larger count" if how in SEGMENTS else "give a label map of two or more"
         raise InputError(f"expected at least two segments to compare, {how} gave one; {way_out}")
     return torch.from_numpy(labels.reshape(height, width).astype(np.int64))
+
+
+def label_map(how: str) -> dict[str, str]:
+    """SHA-256 of the label map that `segments` names, if it names one; raises `InputError` where that cannot be read."""
+    if how in SEGMENTS:
+        return {}
+    found = _read(Path(how).expanduser())
+    return {"segments": hashlib.sha256(repr(found.shape).encode() + found.astype("<i8").tobytes()).hexdigest()}
 
 
 def hidden(image: Tensor, stand_in: Tensor, labels: Tensor, kept: Tensor) -> Tensor:

@@ -184,6 +184,7 @@ def asked(
         "names": _hash([(entry.item.name, entry.item.label) for entry in material.entries]),
         "classes": list(classes),
         "methods": [method.spec for method in methods],
+        "outside": {method.spec: held for method in methods if (held := method.outside())},
         "budget": budget,
         "limit": limit,
         "precision": net.engine.precision,
@@ -213,6 +214,7 @@ _WORDS = {
     "names": "the images",
     "classes": "the classes that were asked for",
     "methods": "the methods",
+    "outside": "the methods' composites, label maps or references",
     "budget": "the budget",
     "limit": "the number of images",
     "precision": "the precision",
@@ -220,18 +222,18 @@ _WORDS = {
     "concepts": "the masks",
 }
 
-#: the parts about what the model computes with its weights
-CODE = ("code", "operations")
+#: the parts that older plans lack
+LATER = ("code", "operations", "outside")
 
 
 def fitting(plan: Plan, now: Mapping[str, Any], material: Material, directory: Path) -> None:
     """Check that a run's plan is that of this command; raises `RunError` with the part that differs.
 
-    Where the data lie may differ, what they are may not. Older plans do not say what the model computes, which is
-    not checked then; the run's notes say so.
+    Where the data lie may differ, what they are may not. Older plans do not say what the model computes and what methods read,
+    which is not checked then; the run's notes say so of the model.
     """
     for part, words in _WORDS.items():
-        if part in CODE and part not in plan.asked:
+        if part in LATER and part not in plan.asked:
             continue
         there, wanted = plan.asked.get(part), now.get(part)
         if there != wanted:
