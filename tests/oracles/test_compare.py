@@ -214,6 +214,30 @@ def test_a_constant_map_has_no_correlation_and_a_note() -> None:
     assert any("–" in text.get_text() for text in found.plot().axes[0].texts)
 
 
+def test_a_map_without_anything_positive_beside_maps_of_that_alone_is_said() -> None:
+    """One speaks against the class everywhere, where the others show what speaks for it: the pairs have no number."""
+    for_it = noise(0, 1, 1, 20, 20).abs()
+    signed, flat = made(-for_it, "a"), made(noise(3, 1, 1, 20, 20).sign(), "b")
+    given = [signed, made(for_it, "c", "positive"), made(noise(1, 1, 1, 20, 20).abs(), "d", "positive")]
+    found = agreement(given)
+    assert found.correlations[0, 0, 1:].isnan().all()
+    assert found.correlations[0].diagonal().isfinite().all()
+    assert found.correlations[0, 1, 2].isfinite()
+    assert found.notes == (
+        "a cannot be compared for image 1 with c, d by their positive parts: those of a are the same everywhere",
+    )
+    assert (
+        agreement([made(for_it, "c", "positive"), signed])
+        .notes[0]
+        .startswith("a cannot be compared for image 1 with c")
+    )
+    (note,) = agreement([flat, signed, made(for_it, "e", "absolute")], grid=20).notes
+    assert (
+        note == "b cannot be compared for image 1 with e by their absolute values: those of b are the same everywhere"
+    )
+    assert agreement(given, sign="signed").notes == ()
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     one = made(noise(0, 1, 1, 20, 20))
     with pytest.raises(InputError, match="at least two explanations to compare, got 1"):

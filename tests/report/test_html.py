@@ -17,7 +17,7 @@ from PIL import Image
 from seewhy.errors import RunError
 from seewhy.report.html import render, write
 from seewhy.report.reading import Reading
-from seewhy.run import ImageRow, Run
+from seewhy.run import ImageRow, Run, Timing
 from seewhy.run.plan import MOST
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&.png"
@@ -195,6 +195,22 @@ def test_costs_are_the_rows_medians(page: Page) -> None:
     assert "FGSM 2 5 1 500 ms 10 ×" in page.text
 
 
+def test_what_serves_several_classes_is_told_with_the_time_of_all_of_them(small_run: Path) -> None:
+    import json
+
+    with Run.open(small_run) as run:
+        one = run.record("0001", "grad-cam@0")
+        values = run.array("0001", "grad-cam@0", "values")
+    cost = {"forward": 513, "backward": 0}
+    row = {**one, "method": "shap", "sign": "signed", "cost": cost, "together": 3}
+    with Run.create(small_run, json.loads((small_run / "run.json").read_text())["plan"], {}) as run:
+        run.put("0001", "shap@0", row, {"values": values}, timing=Timing(0.25))
+    with Run.open(small_run) as run:
+        words = Page(render(run)).text
+    assert "SHAP 1 513 0 750 ms 15 ×" in words
+    assert "513 forward, 750 ms" in words.replace("\u00a0", " ")  # as beside the map
+
+
 def test_difference_is_amplified_by_the_factor_that_is_said(page: Page) -> None:
     (first, *_) = [each for each in page.all("img") if each["alt"].startswith("what FGSM added, enlarged 10 times")]
     values = np.asarray(decoded(first["src"]).convert("RGB"))
@@ -275,8 +291,11 @@ def test_why_shows_methods_side_by_side_on_one_scale_with_the_difference(tmp_pat
     assert "Do the methods agree on" in words
     assert "Where the last feature maps respond" in words
     assert "What happens when parts are hidden" in words
-    # one bright cell against one that is dark there: positive parts of lime's map are zero everywhere
-    assert "constant, so that its order is not defined" in words or "disagree here" in words
+    # what is bright for grad-cam speaks against the class for lime, and integrated gradients' map is constant
+    both = "LIME cannot be compared here with Grad-CAM by their positive parts: those of LIME are the same everywhere"
+    assert both in words
+    assert "constant, so that its order is not defined: Integrated gradients" in words
+    assert "0 of 0 pairs below 0.2; 3 more pairs cannot be compared." in words
     (matrix, *_) = [each for each in page.all("table") if each.get("class") == "matrix"]
     assert matrix
     numbers = [each for each in page.words if re.fullmatch(r"−?[01]\.\d\d", each.strip())]

@@ -29,12 +29,17 @@ GRID = 14
 #: two maps whose rank correlation is below this are said to disagree
 DISAGREE = 0.2
 
+#: how two maps can be compared, from what says most to what says least; and what is compared then
+_SENSES: tuple[Sign, ...] = ("signed", "positive", "absolute")
+_PARTS: dict[Sign, str] = {"signed": "values", "positive": "positive parts", "absolute": "absolute values"}
+
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far maps agree: Spearman's rank correlations (N, M, M) between M maps of each image; NaN where a map is constant.
+    """How far maps agree: Spearman's rank correlations (N, M, M) between M maps of each image.
 
-    `grid` is the number of positions to a side at which they were compared.
+    They are NaN where a map is constant, or constant in the sense in which the two are compared, which a note says. `grid` is the
+    number of positions to a side at which they were compared.
     """
 
     methods: tuple[str, ...]
@@ -44,7 +49,7 @@ class Agreement:
     notes: tuple[str, ...] = ()
 
     def disagreements(self, index: int = 0, below: float = DISAGREE) -> tuple[tuple[str, str, float], ...]:
-        """The pairs of maps of an image whose correlation is below a threshold, the worst first."""
+        """The pairs of maps of an image whose correlation is defined and below a threshold, the worst first."""
         matrix = self.correlations[index]
         pairs = [(one, other, float(matrix[i, j])) for (i, one), (j, other) in combinations(enumerate(self.methods), 2)]
         return tuple(sorted((pair for pair in pairs if pair[2] < below), key=lambda pair: pair[2]))
@@ -103,6 +108,11 @@ def agreement(
         for position, image in enumerate(given[0].images.names)
         for name, defined in zip(names, correlations[position].diagonal().isfinite().tolist(), strict=True)
         if not defined
+    ]
+    notes += [
+        sentence
+        for position, image in enumerate(given[0].images.names)
+        for sentence in incomparable(names, signs, correlations[position], f"for {image}")
     ]
     return Agreement(names, given[0].images.names, correlations, grid, tuple(notes))
 
@@ -167,6 +177,27 @@ def disagreement(one: str, other: str, correlation: float) -> str:
     return f"{one} and {other} disagree here (rank correlation {number}): no single map should be read as the reason"
 
 
+def incomparable(names: Sequence[str], signs: Sequence[Sign], correlations: Tensor, where: str = "here") -> list[str]:
+    """A sentence for each map that varies, but not in the sense in which others are compared with it: `correlated`'s NaN.
+
+    >>> nan = math.nan
+    >>> incomparable(["lime", "grad-cam"], ["signed", "positive"], torch.tensor([[1.0, nan], [nan, 1.0]]))
+    ['lime cannot be compared here with grad-cam by their positive parts: those of lime are the same everywhere']
+    """
+    varies = correlations.diagonal().isfinite().tolist()
+    found: dict[tuple[str, Sign], list[str]] = {}
+    for pair in combinations(range(len(names)), 2):
+        if all(varies[i] for i in pair) and not correlations[pair].isfinite():
+            # they are compared in the sense of one of them, in which that one varies
+            flat, other = sorted(pair, key=lambda i: _SENSES.index(signs[i]))
+            found.setdefault((names[flat], signs[other]), []).append(names[other])
+    return [
+        f"{name} cannot be compared {where} with {', '.join(others)} by their {_PARTS[sense]}: those of {name} are the same "
+        "everywhere"
+        for (name, sense), others in found.items()
+    ]
+
+
 def correlated(
     maps: Sequence[Tensor],
     signs: Sequence[Sign],
@@ -177,11 +208,10 @@ def correlated(
 
     `made(values, sense)` is one map (N, H, W) of values (N, C, h, w) in that sense.
     """
-    senses: tuple[Sign, ...] = ("signed", "positive", "absolute")  # from what says most to what says least
-    ranks = torch.tensor([senses.index(sign) for sign in signs])
+    ranks = torch.tensor([_SENSES.index(sign) for sign in signs])
     least = torch.maximum(ranks[:, None], ranks[None])
     result = torch.full(least.shape, math.nan, dtype=torch.float64)
-    for place, sense in enumerate(senses):
+    for place, sense in enumerate(_SENSES):
         if (least == place).any():
             rows = torch.cat([on_grid(made(values[None], sense), grid).flatten(1) for values in maps])
             result = torch.where(least == place, rank_correlations(rows), result)

@@ -58,7 +58,11 @@ def told(reading: Reading, name: str, rows: Sequence[Result]) -> Told:
     """One method, from its rows."""
     method = reading.known.get(name)
     costs = [row.record["cost"] for row in rows]
-    times = [timing.seconds for row in rows if (timing := reading.run.timing(row.image, row.step)) is not None]
+    times = [  # of the passes that are counted, which may have served several classes, each having its share of their time
+        timing.seconds * row.record.get("together", 1)
+        for row in rows
+        if (timing := reading.run.timing(row.image, row.step)) is not None
+    ]
     plain = reading.run.timing(MODEL, "forward pass")
     single = plain.seconds if plain is not None else 0.0
     notes: dict[str, set[str]] = {}

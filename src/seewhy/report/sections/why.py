@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from seewhy import units
-from seewhy.explain.compare import DISAGREE, GRID, correlated, disagreement
+from seewhy.explain.compare import DISAGREE, GRID, correlated, disagreement, incomparable
 from seewhy.report import pictures, words
 from seewhy.report.parts import Shown, shown
 from seewhy.report.reading import Reading
@@ -147,7 +147,8 @@ def agreement(reading: Reading, rows: Sequence[Result]) -> Matrix | None:
     if len(rows) < 2:
         return None
     maps = [torch.from_numpy(reading.run.array(row.image, row.step, "values")) for row in rows]
-    numbers = correlated(maps, [row.record["sign"] for row in rows])
+    signs = [row.record["sign"] for row in rows]
+    numbers = correlated(maps, signs)
     specs = [row.record["method"] for row in rows]
     titles = [words.title(spec) for spec in specs]
     names = tuple(
@@ -163,16 +164,19 @@ def agreement(reading: Reading, rows: Sequence[Result]) -> Matrix | None:
     warnings = [disagreement(one, other, value) for value, one, other in low[:_WARNINGS]]
     if len(low) > _WARNINGS:
         warnings.append(f"{words.many(len(low) - _WARNINGS, 'more pair')} below {DISAGREE:g}")
+    warnings += incomparable(names, signs, numbers)
     constant = [name for name, value in zip(names, numbers.diagonal(), strict=True) if not value.isfinite()]
     if constant:
         warnings.append(f"constant, so that its order is not defined: {words.listed(constant)}")
     middle = f", median {words.signed(median(value for value, _, _ in pairs))}" if pairs else ""
+    others = math.comb(len(names), 2) - len(pairs)
+    undefined = f"; {words.many(others, 'more pair')} cannot be compared" if others else ""
     return Matrix(
         names,
         tuple(tuple(_cell(float(value)) for value in row) for row in numbers),
         GRID,
         rows[0].record["target"]["label"],
-        f"{len(low)} of {words.many(len(pairs), 'pair')} below {DISAGREE:g}{middle}",
+        f"{len(low)} of {words.many(len(pairs), 'pair')} below {DISAGREE:g}{middle}{undefined}",
         tuple(warnings),
     )
 
