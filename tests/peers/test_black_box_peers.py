@@ -77,7 +77,7 @@ def test_boundary_is_nearer_than_foolboxs_at_equal_queries(few: tuple[Classifier
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_square_fools_no_fewer_than_torchattacks_at_equal_queries(norm: str) -> None:
-    """Which squares are drawn decides over an image or two in twenty: successes of three draws together, within 5 %."""
+    """Which squares are drawn decides over an image or two in twenty: successes of three draws, within two deviations."""
     peer = pytest.importorskip("torchattacks")
     net, pixels, labels = images(25, DEVICE)
     queries, eps = 300, 4 / 255 if norm == "linf" else 2 / 255 * math.sqrt(pixels[0].numel())
@@ -93,7 +93,8 @@ def test_square_fools_no_fewer_than_torchattacks_at_equal_queries(norm: str) -> 
     told = f"Square, {norm}, {queries} queries, successes of 75: {ours}; torchattacks {other}"
     print(told)
     assert 0 < other < 75
-    assert ours >= 0.95 * other, told
+    share = (ours + other) / 150
+    assert ours >= other - 2 * math.sqrt(2 * 75 * share * (1 - share)), told
 
 
 @pytest.mark.parametrize("index", [21, 35])
