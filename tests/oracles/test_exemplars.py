@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nets import FAMILIES, SIZE, classifier, photos
+from nets import FAMILIES, SIZE, Dividing, classifier, photos
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.data.photo import Picture
@@ -480,19 +480,6 @@ def test_dead_units_and_answers_that_are_no_numbers_are_said() -> None:
     strange = Exemplars(k=2)(net, images)
     assert strange.images["4"][5].tolist() == [-1, -1]
     assert "4 responses were infinite or not a number, and are not counted" in strange.notes
-
-
-class Dividing(nn.Module):
-    """Answers no numbers to a black image, by functions that the receptive lens does not know."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.same, self.fc = nn.Identity(), nn.Linear(3, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        bright = (x.mean((1, 2, 3), keepdim=True) > 0.01).float()
-        maps = self.same(x * (bright / bright))
-        return self.fc(maps.mean((2, 3)).nan_to_num())
 
 
 def test_good_images_are_not_lost_among_many_that_answer_no_numbers() -> None:

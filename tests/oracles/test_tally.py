@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nets import FAMILIES, SIZE, classifier, photos
+from nets import FAMILIES, SIZE, Dividing, classifier, photos
 from seewhy.classifier import Classifier
 from seewhy.data.images import Images
 from seewhy.data.sets import Arrays, DataSet
@@ -106,18 +106,6 @@ def test_marks_tell_images_apart_and_outlast_the_file(tmp_path: Path) -> None:
     assert state.marks == {index: mark(images[index]) for index in state.names}
     state.save(tmp_path / "state")
     assert Tally.load(tmp_path / "state").marks == state.marks
-
-
-class Dividing(nn.Module):
-    """Answers no numbers to a black image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.same, self.fc = nn.Identity(), nn.Linear(3, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        bright = (x.mean((1, 2, 3), keepdim=True) > 0.01).float()
-        return self.fc(self.same(x * (bright / bright)).mean((2, 3)).nan_to_num())
 
 
 def test_answers_that_are_no_numbers_are_in_no_mean() -> None:
