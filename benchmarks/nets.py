@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks import vision as vision  # torchvision imports on any torch
 from seewhy.classifier import Classifier
-
-# torchvision's wheel registers CUDA builds of its operators only; with these two defined it imports on a CPU torch
-_TORCHVISION = torch.library.Library("torchvision", "DEF")
-for _operator in ("nms(Tensor a, Tensor b, float c) -> Tensor", "qnms(Tensor a, Tensor b, float c) -> Tensor"):
-    with contextlib.suppress(RuntimeError):
-        _TORCHVISION.define(_operator)
 
 NETS = ("resnet50", "vgg16", "efficientnet-lite0")
 

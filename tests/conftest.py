@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import pytest
-import torch
 
-# torchvision's wheel registers CUDA builds of its operators only; with these two defined it imports on a CPU torch.
-# The library object must live as long as the process.
-_TORCHVISION = torch.library.Library("torchvision", "DEF")
-for _operator in (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor a, Tensor b, float c) -> Tensor",
-):
-    with contextlib.suppress(RuntimeError):  # a torchvision with CPU operators has defined it already
-        _TORCHVISION.define(_operator)
+from benchmarks import vision as vision  # torchvision imports on any torch
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nets import DEVICE
 from seewhy.attack import APGD, FGSM, IFGSM, MIFGSM, PGD, Attack, DeepFool, WhiteBox
 from seewhy.attack.base import size_of
 from seewhy.classifier import Classifier
@@ -32,7 +33,7 @@ class OnPixels(nn.Module):
     def __init__(self, net: Classifier) -> None:
         super().__init__()
         self.module = net.module
-        self.mean, self.std = (torch.tensor(each).view(1, 3, 1, 1) for each in (net.mean, net.std))
+        self.mean, self.std = (torch.tensor(each, device=DEVICE).view(1, 3, 1, 1) for each in (net.mean, net.std))
         self.eval().requires_grad_(False)
 
     def forward(self, x: Any) -> Any:
@@ -49,19 +50,21 @@ class Case(NamedTuple):
     eps: float
 
     def smaller(self) -> Case:
-        """The same with fewer images, for attacks of many steps."""
+        """The same with fewer images, for attacks of many steps; on a GPU all of them."""
+        if DEVICE != "cpu":
+            return self
         count = 200 if self.net.classes == 10 else 10
         return self._replace(images=self.images[:count], labels=self.labels[:count])
 
 
 def right(net: Classifier, images: Tensor, labels: Tensor, few: int, eps: float) -> Case:
-    good = net.predict(images).argmax(1) == labels
+    good = net.predict(images).argmax(1).cpu() == labels
     return Case(net, images[good], labels[good], few, eps)
 
 
 @pytest.fixture(scope="module", params=["cifar10-resnet20", "efficientnet-lite0"])
 def case(request: pytest.FixtureRequest) -> Case:
-    net = load(request.param)
+    net = load(request.param, device=DEVICE)
     if request.param == "cifar10-resnet20":
         root = os.environ.get("SEEWHY_CIFAR10")
         if root is None and cached("cifar10") is None:
@@ -78,15 +81,16 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def foolbox(case: Case, name: str, eps: float | None = None, **settings: Any) -> Callable[[Tensor, Tensor], Tensor]:
     peer: Any = pytest.importorskip("foolbox")
-    box = peer.PyTorchModel(OnPixels(case.net), bounds=(0, 1), device="cpu")
+    box = peer.PyTorchModel(OnPixels(case.net), bounds=(0, 1), device=DEVICE)
     attack = getattr(peer.attacks, name)(**settings)
     words = {} if eps is None else {"epsilon": eps}
-    return lambda images, labels: attack.run(box, images, labels, **words)
+    return lambda images, labels: attack.run(box, images.to(DEVICE), labels.to(DEVICE), **words).cpu()
 
 
 def torchattacks(case: Case, name: str, **settings: Any) -> Callable[[Tensor, Tensor], Tensor]:
     peer: Any = pytest.importorskip("torchattacks")
-    return getattr(peer, name)(OnPixels(case.net), **settings)
+    attack = getattr(peer, name)(OnPixels(case.net), **settings)
+    return lambda images, labels: attack(images, labels).detach().cpu()
 
 
 def art(case: Case, name: str, **settings: Any) -> Callable[[Tensor, Tensor], Tensor]:
@@ -98,7 +102,7 @@ def art(case: Case, name: str, **settings: Any) -> Callable[[Tensor, Tensor], Te
         input_shape=(3, *case.net.size),
         nb_classes=case.net.classes,
         clip_values=(0, 1),
-        device_type="cpu",
+        device_type="cpu" if DEVICE == "cpu" else "gpu",
     )
     kind = getattr(attacks, name)
     quiet = {"verbose": False} if "verbose" in kind.attack_params else {}
@@ -114,7 +118,7 @@ def not_worse(
     for name, (peer, count) in peers.items():
         images, labels = case.images[:count], case.labels[:count]
         theirs = torch.cat([peer(images[i : i + 50], labels[i : i + 50]) for i in range(0, len(images), 50)])
-        fooled = case.net.predict(theirs.clamp(0, 1)).argmax(1) != labels
+        fooled = case.net.predict(theirs.clamp(0, 1)).argmax(1).cpu() != labels
         ours = (
             found.success[0, :count].float().mean(),
             size_of(found.images[0] - case.images, attack.norm)[:count].mean(),
@@ -181,11 +185,11 @@ def test_auto_pgd(case: Case, norm: str, loss: str) -> None:
     for seed in range(3):
         found = APGD(eps=(eps,), norm=norm, loss=loss, steps=20, seed=seed)(case.net, images, labels)
         peer = torchattacks(case, "APGD", norm=norm.capitalize(), eps=eps, steps=20, loss=loss, seed=seed)
-        theirs = peer(images, labels).detach()
+        theirs = peer(images, labels)
         for each in (found.images[0], theirs):
             assert size_of(each - images, norm).max() <= 1.0001 * eps
         ours += int(found.success.sum())
-        other += int((case.net.predict(theirs.clamp(0, 1)).argmax(1) != labels).sum())
+        other += int((case.net.predict(theirs.clamp(0, 1)).argmax(1).cpu() != labels).sum())
     told = f"Auto-PGD, {norm}, {loss}, successes of 300: {ours}; torchattacks {other}"
     print(told)
     assert ours >= 0.95 * other, told
