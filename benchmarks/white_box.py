@@ -16,8 +16,8 @@ from seewhy.attack import FGSM, PGD, Adversarial, Attack, DeepFool, Goal, WhiteB
 from seewhy.classifier import Classifier
 from seewhy.intervals import wilson
 
-#: images, and how many of them for the passes of FGSM, for DeepFool, whose peer takes seconds an image, and for it in L∞
-IMAGES, SOME, FEWER, FEWEST = 100, 48, 24, 12
+#: images, and how many of them for the passes of FGSM
+IMAGES, SOME = 100, 48
 SIZE = 4 / 255
 
 #: wanted: at most so many times the passes that must be made, and so many times as fast as a peer by PGD and by DeepFool
@@ -215,8 +215,6 @@ def _deepfool(net: Classifier, images: Tensor, labels: Tensor) -> list[str]:
         ("l2", foolbox.attacks.L2DeepFoolAttack(candidates=10)),
         ("linf", foolbox.attacks.LinfDeepFoolAttack(candidates=10)),
     ):
-        many = FEWER if norm == "l2" else FEWEST
-        images, labels = images[:many], labels[:many]
         found: dict[str, Any] = {}
         attacks: dict[str, Attack[Any]] = {
             "seewhy": DeepFool(norm=norm),

@@ -219,6 +219,22 @@ def test_a_gpus_pace_is_taken_when_it_has_done_its_work(monkeypatch: pytest.Monk
     assert Engine(second, precision="bf16").halves
 
 
+def test_a_gpus_batches_are_timed_when_their_kernels_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    Gpu(monkeypatch)
+    seen: set[int] = set()
+
+    def run(part: torch.Tensor, where: slice) -> torch.Tensor:
+        time.sleep(0 if len(part) in seen else len(part) * 0.001)
+        seen.add(len(part))
+        return part
+
+    engine = Engine(torch.device("cuda:1"))
+    engine.map(run, torch.zeros(300, 1), "forward")
+    assert engine.measured == {"forward": 256}
+    assert len(Engine(torch.device("cuda:1")).map(run, torch.zeros(60, 1), "forward")) == 60
+    assert seen == {16, 64, 256, 60, 44}
+
+
 def test_bf16_is_used_where_the_method_bears_it_and_the_user_agrees_and_it_pays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -172,11 +172,12 @@ class Engine:
     half_paid: bool | None = None
     _half: bool = False
 
-    #: the sizes that a measurement tries on a CPU and on a GPU, the number of images from which it pays, the size without one
+    #: the sizes that a measurement tries, the number of images from which it pays, and the size without one, the same on a GPU
     SIZES = (4, 8, 16, 32)
-    SIZES_GPU = (16, 64, 256, 1024)
     MANY = 64
     USUAL = 16
+    SIZES_GPU = (16, 64, 256, 1024)
+    USUAL_GPU = 64
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bf16"):
@@ -267,7 +268,7 @@ class Engine:
             return min(self.batch, backed_off or self.batch)
         if backed_off is None and len(images) >= self.MANY:
             backed_off = self.measured[kind] = self._fastest(run, images)
-        return backed_off or self.USUAL
+        return backed_off or (self.USUAL if self.device.type == "cpu" else self.USUAL_GPU)
 
     def _fastest(self, run: Callable[[Tensor, slice], Tensor], images: Tensor) -> int:
         """Time each size on the first images, until one is clearly slower an image than the best."""
@@ -279,6 +280,9 @@ class Engine:
             for size in sizes:
                 if size > len(images):
                     break
+                if self.device.type == "cuda":  # the first pass of a size also chooses its kernels
+                    run(images[:size], slice(0, size))
+                    settle(self.device)
                 started = time.perf_counter()
                 run(images[:size], slice(0, size))
                 settle(self.device)

@@ -131,13 +131,33 @@ def test_several_pairs_of_one_map_are_those_of_single_steps_where_slopes_do_not_
         one, four = (JSMA(gamma=0.025, pairs=pairs, at_once=count)(net, images, labels, target) for count in (1, 4))
         assert not one.success.any()  # all its changes were made
         assert torch.equal(one.images, four.images)
-        assert torch.equal(four.queries, -(-one.queries // 4))
+        tries = [
+            -(-one.queries // 4) + 1,
+            -(-one.queries // 2) + 1,
+            one.queries,
+        ]  # and a look at what the first two came to
+        assert torch.equal(four.queries, torch.stack(tries).sum(0))
     one, four = (JSMA(gamma=1.0, at_once=count)(net, images, labels, target) for count in (1, 4))
     assert four.success.all()
     changed, more = ((found.images[0] != images).flatten(1) for found in (one, four))
     assert (changed <= more).all()
     assert ((more.sum(1) - changed.sum(1)) < 8).all()
     assert (four.queries <= one.queries // 4 + 2).all()
+
+
+def test_what_many_pairs_of_one_map_do_not_fool_is_tried_with_fewer() -> None:
+    net, images = classifier(FAMILIES["mobilenet"]()), photos(8)[:2]
+    labels, far = net.predict(images).argmax(1), net.predict(images).argmin(1)
+    one, many = JSMA(gamma=0.05), JSMA(gamma=0.05, at_once=16)
+    steps = int(0.05 * images[0].numel() / 2)
+    first = many(WhiteBox(net, budget=-(-steps // 16) + 1), images, labels, far)
+    assert one(net, images, labels, far).success[-1].tolist() == [True, False]
+    assert first.success[-1].tolist() == [False, False]
+    found = many(net, images, labels, far)
+    assert found.success[-1].tolist() == [True, False]
+    assert found.queries[0] < found.queries[1] <= many.passes[0]
+    # what nothing fools comes back as one pair a map leaves it, from the original
+    assert torch.equal(found.images[-1, 1], one(net, images, labels, far).images[-1, 1])
 
 
 def test_keeps_to_its_share_of_features_and_to_a_budget() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from seewhy.attack.base import size_of
 from seewhy.classifier import Classifier
 from seewhy.data.cifar10 import cifar10
 from seewhy.data.fetch import cached
+from seewhy.engine import Engine
 from seewhy.zoo import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -60,6 +61,13 @@ class Case(NamedTuple):
 def right(net: Classifier, images: Tensor, labels: Tensor, few: int, eps: float) -> Case:
     good = net.predict(images).argmax(1).cpu() == labels
     return Case(net, images[good], labels[good], few, eps)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exactly() -> Iterator[None]:
+    """On a GPU the peers, too, have float32 that is float32."""
+    with Engine(torch.device(DEVICE)).exact():
+        yield
 
 
 @pytest.fixture(scope="module", params=["cifar10-resnet20", "efficientnet-lite0"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Generic, final
 
 import torch
@@ -51,6 +52,10 @@ class Goal:
     def of(self, rows: Tensor) -> Goal:
         """The goal of the images `rows` (M,), in their order."""
         return Goal(self.labels[rows], None if self.target is None else self.target[rows])
+
+    def to(self, device: torch.device) -> Goal:
+        """The same on a device."""
+        return Goal(self.labels.to(device), None if self.target is None else self.target.to(device))
 
     @property
     def named(self) -> Tensor:
@@ -205,7 +210,8 @@ class Attack(Method, Generic[V]):
     def perturb(self, view: V, pixels: Tensor, goal: Goal) -> Perturbed:
         """Change `pixels` (N, 3, H, W) so that the goal is reached, staying inside [0, 1].
 
-        All are classified rightly, and lie on the CPU. The image in row i is `of` i for the view.
+        All are classified rightly. The image in row i is `of` i for the view. On a GPU that has the room they lie there, and
+        so do the goal, the view's counters, and what torch makes without being told where.
         """
 
     @final
@@ -233,12 +239,15 @@ class Attack(Method, Generic[V]):
                 )
             wrong = predicted(clean) != truth
             right = (~wrong).nonzero()[:, 0]
-            view = granted(self.view, by, len(right), self.name)
-            if len(right):
-                found = self.perturb(view, pixels[right], Goal(truth, wanted).of(right))  # type: ignore[arg-type]
-            else:
-                found = Perturbed(pixels[None, :0], torch.zeros(1, 0))
+            place = _place(net.engine.device, pixels[right])
+            with torch.device(place) if place.type != "cpu" else nullcontext():
+                view = granted(self.view, by, len(right), self.name)
+                if len(right):
+                    found = self.perturb(view, pixels[right].to(place), Goal(truth, wanted).of(right).to(place))  # type: ignore[arg-type]
+                else:
+                    found = Perturbed(pixels[None, :0], torch.zeros(1, 0))
             untried = torch.zeros_like(found.eps, dtype=torch.bool) if found.untried is None else found.untried
+            found, untried = replace(found, images=found.images.cpu(), eps=found.eps.cpu()), untried.cpu()
             levels = len(found.images)
             low, high = found.images.aminmax() if len(right) else (0, 1)
             if not (low >= 0 and high <= 1):
@@ -246,7 +255,7 @@ class Attack(Method, Generic[V]):
             logits, rounded = clean.expand(levels, -1, -1).clone(), clean.expand(levels, -1, -1).clone()
             if len(right):
                 logits[:, right], rounded[:, right] = judged(net, found.images)
-        unclear = view.unclear | ~(answered(logits) & answered(rounded))[:, right].all(0)
+        unclear = view.unclear.cpu() | ~(answered(logits) & answered(rounded))[:, right].all(0)
         changed = pixels.expand(levels, *pixels.shape).clone()
         changed[:, right] = found.images
         difference = changed - pixels
@@ -267,12 +276,23 @@ class Attack(Method, Generic[V]):
             success_8bit=goal.reached(predicted(rounded)) & ~wrong,
             wrong_at_start=wrong,
             distances={**distances, "rms": distances["l2"] / math.sqrt(pixels[0].numel())},
-            queries=_spread(view.queries, right, len(pixels)),
-            gradients=_spread(view.gradients, right, len(pixels)),
+            queries=_spread(view.queries.cpu(), right, len(pixels)),
+            gradients=_spread(view.gradients.cpu(), right, len(pixels)),
             names=net.labels,
             cost=meter.cost,
             notes=found.notes + view.notes + _nameless(unclear) + _apart(wrong),
         )
+
+
+#: what an attack may hold, in copies of its images
+COPIES = 32
+
+
+def _place(device: torch.device, pixels: Tensor) -> torch.device:
+    """Where the arithmetic between passes is done: where the model is, if half of the memory that is free there has the room."""
+    if device.type == "cuda" and COPIES * pixels.nbytes <= torch.cuda.mem_get_info(device)[0] / 2:
+        return device
+    return torch.device("cpu")
 
 
 def judged(net: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from seewhy.attack.decisions import KEPT, Search, known_queries
 from seewhy.attack.oracles import LabelsOnly
 from seewhy.attack.sizes import known_sizes
 from seewhy.errors import SpecError
-from seewhy.rng import generator
+from seewhy.rng import generator, normal
 
 #: the share of trials that should fool: of those along the sphere, and of those towards the original
 ALONG, TOWARDS = 0.5, 0.25
@@ -86,7 +86,7 @@ class Boundary(Attack[LabelsOnly]):
             originals = pixels[rows]
             away = search.images[rows] - originals
             size = search.sizes[rows].view(-1, 1, 1, 1)
-            noise = torch.randn((1, *pixels.shape[1:]), generator=draw)
+            noise = normal((1, *pixels.shape[1:]), draw)
             noise = noise - (noise * away).flatten(1).sum(1).view(-1, 1, 1, 1) * away / size**2
             noise = noise / size_of(noise, "l2").view(-1, 1, 1, 1)
             sphere = away + along[rows].view(-1, 1, 1, 1) * size * noise

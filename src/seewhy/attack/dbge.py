@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seewhy import rng
 from seewhy.attack.base import Attack, Goal, Perturbed, size_of
 from seewhy.attack.decisions import KEPT, Search, in_parts, known, known_queries
 from seewhy.attack.oracles import LabelsOnly
@@ -40,7 +41,7 @@ def basis(space: str, side: int, size: int) -> Tensor:
 
 def directions(samples: int, rows: Tensor, columns: Tensor, draw: torch.Generator) -> Tensor:
     """Directions (samples, 3, H, W) of length one, uniform in the space of images that two bases span."""
-    noise = torch.randn((samples, 3, len(rows), len(columns)), generator=draw)
+    noise = rng.normal((samples, 3, len(rows), len(columns)), draw)
     return (
         F.normalize(noise.flatten(1), dim=1).view_as(noise).transpose(-1, -2).matmul(rows).transpose(-1, -2) @ columns
     )

@@ -13,6 +13,7 @@ from seewhy.attack.base import Goal, Perturbed, size_of
 from seewhy.attack.oracles import View, as_saved
 from seewhy.attack.sizes import longer, nearest_found
 from seewhy.errors import SpecError, nearest
+from seewhy.rng import uniform
 
 #: how many numbers of images that are only asked about may lie in memory at once: 64 MB
 HELD = 2**24
@@ -110,7 +111,7 @@ class Search:
             if not len(rows):
                 break
             cells = (max(1, height >> trial % 5), max(1, width >> trial % 5))
-            noise = F.interpolate(torch.rand((1, 3, *cells), generator=draw), size=(height, width))
+            noise = F.interpolate(uniform((1, 3, *cells), draw), size=(height, width))
             noise = noise.round() if trial // 5 % 2 else noise
             noise = noise.expand(len(rows), -1, -1, -1)
             fooled = self.fools(noise, rows)

@@ -115,7 +115,7 @@ class DeepFool(Attack[WhiteBox]):
         """What moves the images `live` (M,) over the nearest boundary, were it flat; lengths of gradients go into `seen`."""
 
         def work(logits: Tensor, at: Tensor, gradient: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-            rows, now = live[at], logits.detach().cpu()
+            rows, now = live[at], logits.detach().to(live.device)
             aims = goal.of(rows)
             if aims.target is None:
                 own = aims.labels[:, None]
@@ -123,7 +123,7 @@ class DeepFool(Attack[WhiteBox]):
                 gaps = logits.gather(1, own.to(logits.device)) - logits.gather(1, classes.to(logits.device))
             else:
                 classes, gaps = aims.target[:, None], aims.margin(logits)[:, None]
-            missing, known = gaps.detach().cpu().clamp_min(0), lengths[rows].gather(1, classes)
+            missing, known = gaps.detach().to(live.device).clamp_min(0), lengths[rows].gather(1, classes)
             longest = known.masked_fill(known.isinf(), 0).amax(1, keepdim=True)
             guesses = missing / torch.where(known.isinf() & (longest > 0), longest, known)
             unfooled, nearest = ~aims.reached(predicted(now)), torch.full((len(rows),), torch.inf)

@@ -59,9 +59,9 @@ def noise(seed: int, name: str, norm: str, shape: torch.Size, starts: int) -> It
     draw = rng.generator(seed, name)
     for _ in range(starts):
         if norm == "linf":
-            yield torch.rand(shape, generator=draw) * 2 - 1
+            yield rng.uniform(shape, draw) * 2 - 1
         else:
-            direction, radius = torch.randn(shape, generator=draw), torch.rand((), generator=draw)
+            direction, radius = rng.normal(shape, draw), rng.uniform((), draw)
             yield direction / direction.norm() * radius ** (1 / direction.numel())
 
 

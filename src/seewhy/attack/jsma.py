@@ -16,6 +16,9 @@ from seewhy.errors import SpecError
 #: how many pairs are multiplied in one piece
 TABLE = 2**22
 
+#: when a pixel is changed that is not
+LATEST = 2**62
+
 
 @dataclass(frozen=True)
 class JSMA(Attack[WhiteBox]):
@@ -24,14 +27,15 @@ class JSMA(Attack[WhiteBox]):
     α = ∂Z_t/∂x and β = Σ_{k≠t} ∂Z_k/∂x are slopes of the logits Z for the target class t; only pairs count whose α is positive
     and whose β is negative, or with `theta` below 0 the other way round. `pairs=false` takes one feature a step. What has
     reached black or white leaves the search. With `at_once` as many pairs are changed by one map, the best, then the best of the
-    features left, and so on: so many times fewer passes, for a few pixels more. There are as many steps as change the share
-    `gamma` of the features, and at most `steps`; an image is done when it fools, rounded to 8 bits too. Without a target the
+    features left, and so on: so many times fewer passes, for a few pixels more; an image that this does not fool is tried again
+    with half as many, at last with one. There are as many steps as change the share `gamma` of the features, and at most `steps`
+    a try; an image is done when it fools, rounded to 8 bits too. Without a target the
     attack goes away from the true class: t = y, with the signs of α and β exchanged.
     The best pair is the exact one, without a table of all pairs: a feature that two others beat in both slopes is in no best
     pair, and sorting finds the few that remain.
     The distance is L0, the share of pixels changed; `eps` are such shares: at each, only the pixels changed first.
-    Cost at most: 2·`steps` + 3 + 2 for each size forward and 2·`steps` backward passes an image, whatever the number of classes;
-    about `steps` forward where what fools outlives rounding.
+    Cost at most: 2·`steps` + 3 + 2 for each size forward and 2·`steps` backward passes an image, whatever the number of classes,
+    and as many steps for each further try; about `steps` forward where what fools outlives rounding.
     Limits: greedy, no change is taken back; an image stops where no pair has both signs (said). Large images take many steps.
     Deviation: the logits' slopes, as the paper advises, not the probabilities'; without a target as Wiyatno & Xu; the paper
     changes one pair by a map.
@@ -68,22 +72,43 @@ class JSMA(Attack[WhiteBox]):
 
     @property
     def passes(self) -> tuple[int, int]:
-        return 1 + 2 * self.steps + 2 * (len(self.eps) + 1), 2 * self.steps
+        steps = 2 * self.steps * self.at_once.bit_length()
+        return 1 + steps + 2 * (len(self.eps) + 1), steps
 
     def perturb(self, view: WhiteBox, pixels: Tensor, goal: Goal) -> Perturbed:
-        images, rows = pixels.clone(), torch.arange(len(pixels))
-        found, fooled = pixels.clone(), torch.zeros(len(pixels), dtype=torch.bool)
-        area, stuck = pixels[0, 0].numel(), 0
+        images, fooled = pixels.clone(), torch.zeros(len(pixels), dtype=torch.bool)
+        first = torch.full((len(pixels), pixels[0, 0].numel()), LATEST)  # when each pixel was first changed
+        stuck, most = 0, max(1, int(self.gamma * pixels[0].numel() / (1 + self.pairs)))
+        pace = min(self.at_once, most)
+        while pace and len(rows := (~fooled & view.can(torch.arange(len(pixels)))).nonzero()[:, 0]):
+            images[rows], first[rows] = pixels[rows], LATEST
+            total = min(self.steps * pace, most)
+            stuck = self._tried(view, goal, rows, pace, total, images, first, fooled)
+            pace //= 2
+        said = (f"for {stuck} of {len(pixels)} images no features with both signs were left",) if stuck else ()
+        return Perturbed(*_levels(images, pixels, first, self.eps), said)
+
+    def _tried(
+        self,
+        view: WhiteBox,
+        goal: Goal,
+        rows: Tensor,
+        pace: int,
+        total: int,
+        images: Tensor,
+        first: Tensor,
+        fooled: Tensor,
+    ) -> int:
+        """Change `total` pairs of the `images` rows (M,), `pace` by a map, and note those `fooled`; how many had no pair left."""
+        found, area, stuck = images.clone(), first.shape[1], 0
         best = best_pair if self.pairs else best_one
-        total = max(1, min(self.steps * self.at_once, int(self.gamma * pixels[0].numel() / (1 + self.pairs))))
-        first = torch.full((len(pixels), area), 2 * total)  # when each pixel was first changed
 
         def slopes_of(logits: Tensor, at: Tensor) -> Tensor:
             own = logits.gather(1, goal.named[rows[at]].to(logits.device)[:, None])[:, 0]
             return torch.stack([own, logits.sum(1) - own], 1)
 
         sign = 1 if (self.theta > 0) == (goal.target is not None) else -1
-        for done in range(0, total, self.at_once):
+        for done in range(0, total, pace):
             rows = rows[view.goes_on(rows)]
             if not len(rows):
                 break
@@ -100,7 +125,7 @@ class JSMA(Attack[WhiteBox]):
             own, others = slopes[going].flatten(2).unbind(1)
             rise, fall = (sign * own).masked_fill(full, -torch.inf), (-sign * others).masked_fill(full, -torch.inf)
             there = able = torch.arange(len(rows))
-            for change in range(done, min(done + self.at_once, total)):
+            for change in range(done, min(done + pace, total)):
                 value, chosen = best(rise[there], fall[there])
                 there, chosen = there[value > 0], chosen[value > 0]
                 if change == done:
@@ -111,11 +136,14 @@ class JSMA(Attack[WhiteBox]):
                 rise[place] = fall[place] = -torch.inf  # a map changes no feature twice
                 for order, pixel in enumerate((chosen % area).T):
                     first[rows[there], pixel] = first[rows[there], pixel].clamp_max(2 * change + order)
-            images[rows] = flat.view(-1, *pixels.shape[1:])
+            images[rows] = flat.view(-1, *images.shape[1:])
             rows = rows[able]
-        images = torch.where(fooled.view(-1, 1, 1, 1), found, images)
-        said = (f"for {stuck} of {len(pixels)} images no features with both signs were left",) if stuck else ()
-        return Perturbed(*_levels(images, pixels, first, self.eps), said)
+        rows = rows[view.can(rows)] if pace > 1 else rows[:0]  # is another try called for?
+        if len(rows):
+            now = goal.of(rows).reached(view.labels(images[rows], rows))
+            found[rows[now]], fooled[rows[now]] = images[rows[now]], True
+        images[fooled] = found[fooled]
+        return stuck
 
 
 def best_one(rise: Tensor, fall: Tensor) -> tuple[Tensor, Tensor]:

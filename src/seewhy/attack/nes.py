@@ -12,7 +12,7 @@ from seewhy.attack.decisions import in_parts, known_queries, shares
 from seewhy.attack.oracles import Scores
 from seewhy.attack.sizes import STEPS, given, known_sizes, outlives, projected, steepest, swept
 from seewhy.errors import SpecError
-from seewhy.rng import generator
+from seewhy.rng import generator, normal
 
 
 def antithetic(view: Scores, goal: Goal, images: Tensor, rows: Tensor, noise: Tensor, sigma: float) -> Tensor:
@@ -113,7 +113,7 @@ class NES(Attack[Scores]):
             fooled, settled = torch.zeros(2, len(rows), dtype=torch.bool)
             past = torch.zeros_like(images)
             while len(on := (~settled & (view.left[rows] - kept >= self._turn)).nonzero()[:, 0]):
-                noise = torch.randn((self.pairs, *pixels.shape[1:]), generator=draw)
+                noise = normal((self.pairs, *pixels.shape[1:]), draw)
                 of = rows[on]
                 past[on] = self.momentum * past[on] + antithetic(view, goal, images[on], of, noise, self.sigma)
                 step = (self.rate * size[on]).view(-1, 1, 1, 1) * steepest(past[on], self.norm)

@@ -101,7 +101,7 @@ class View(ABC):
 
     def _ask(self, images: Tensor, of: Tensor) -> Tensor:
         self._charge(of)
-        return self._noted(self.net.predict(self._given(images)).cpu(), of)
+        return self._noted(self.net.predict(self._given(images)).to(images.device), of)
 
     def _noted(self, logits: Tensor, of: Tensor) -> Tensor:
         """The logits as they came; those that name no class are noted."""
@@ -194,12 +194,12 @@ class WhiteBox(View):
         logits: dict[int, Tensor] = {}
 
         def scored(answer: Tensor, where: slice) -> Tensor:
-            logits[where.start] = answer.detach().cpu()
-            return score(answer, torch.arange(where.start, where.stop))
+            logits[where.start] = answer.detach().to(images.device)
+            return score(answer, torch.arange(where.start, where.stop, device=of.device))
 
         scores, gradients = self.net.gradient(self._given(images), scored)
-        gradients, silent = _heard(gradients)
-        self._count(of, torch.full((len(of),), scores[0].numel()), silent)
+        gradients, silent = _heard(gradients.to(images.device))
+        self._count(of, torch.full_like(of, scores[0].numel()), silent)
         return self._noted(in_order(logits, len(images)), of), gradients
 
     def backwards(self, images: Tensor, of: Tensor, work: Work) -> tuple[Tensor, Tensor]:
@@ -214,16 +214,16 @@ class WhiteBox(View):
         counts: dict[int, Tensor] = {}
 
         def part(answer: Tensor, where: slice, gradient: Callable[[Tensor], Tensor]) -> Tensor:
-            logits[where.start] = answer.detach().cpu()
-            counts[where.start] = asked = torch.zeros(len(answer), 2, dtype=torch.long)
+            logits[where.start] = answer.detach().to(images.device)
+            counts[where.start] = asked = torch.zeros(len(answer), 2, dtype=torch.long, device=of.device)
 
             def counted(scores: Tensor, wanted: Tensor) -> Tensor:
-                heard, silent = _heard(gradient(scores))
+                heard, silent = _heard(gradient(scores).to(images.device))
                 asked[:, 0] += wanted
                 asked[:, 1] += silent & wanted
                 return heard
 
-            return work(answer, torch.arange(where.start, where.stop), counted)
+            return work(answer, torch.arange(where.start, where.stop, device=of.device), counted)
 
         made = self.net.backwards(self._given(images), part)
         self._count(of, *in_order(counts, len(images)).T)
@@ -247,8 +247,8 @@ class WhiteBox(View):
 
 
 def _heard(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """A gradient (M, …) on the CPU, zero where it is not finite, and for which of them it says nothing (M,)."""
-    gradient = gradient.cpu().contiguous()
+    """A gradient (M, …), zero where it is not finite, and for which of them it says nothing (M,)."""
+    gradient = gradient.contiguous()
     low, high = gradient.flatten(1).aminmax(dim=1)
     broken = ~(low.isfinite() & high.isfinite())
     if bool(broken.any()):

@@ -13,7 +13,7 @@ from seewhy.attack.decisions import known_queries, shares
 from seewhy.attack.oracles import Scores
 from seewhy.attack.sizes import STEPS, given, known_sizes, outlives, projected, swept
 from seewhy.errors import SpecError
-from seewhy.rng import generator
+from seewhy.rng import generator, signs, uniform
 
 #: after how many of 10,000 queries the share of changed pixels is halved
 HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -25,18 +25,18 @@ GAIN = 1e-5
 @lru_cache(maxsize=64)
 def bump(side: int) -> Tensor:
     """η (side, side) of length one: a hill and, on its other half, the same as a valley; each a sum of nested squares."""
-    half = side // 2
 
     def hill(height: int) -> Tensor:
         rows = (torch.arange(height) - height // 2).abs()[:, None]
-        columns = (torch.arange(side) - half).abs()[None]
+        columns = (torch.arange(side) - side // 2).abs()[None]
         steps = 1 / torch.arange(1, side + 2, dtype=torch.float32) ** 2
         nested = steps.flip(0).cumsum(0).flip(0)  # Σ_{k ≥ distance} 1/(k + 1)²
         return nested[torch.maximum(rows, columns)]
 
-    up, down = hill(half), hill(side - half)
-    whole = torch.cat([up / up.norm().clamp_min(1e-12), -down / down.norm()])
-    return whole / whole.norm()
+    with torch.device("cpu"):  # remembered, wherever it is asked for
+        up, down = hill(side // 2), hill(side - side // 2)
+        whole = torch.cat([up / up.norm().clamp_min(1e-12), -down / down.norm()])
+        return whole / whole.norm()
 
 
 @dataclass(frozen=True)
@@ -132,17 +132,19 @@ class Square(Attack[Scores]):
         """Stripes of ±ε; in L2 a pattern of bumps all over, of length ε."""
         height, width = pixels.shape[-2:]
         if self.norm == "linf":
-            return size.view(-1, 1, 1, 1) * _signs((1, 3, 1, width), draw)
+            return size.view(-1, 1, 1, 1) * signs((1, 3, 1, width), draw)
         side = max(1, min(height, width) // 5)
         down, across = -(-height // side), -(-width // side)
-        signs = _signs((3, down, across), draw)
-        pattern = torch.einsum("cij,yx->ciyjx", signs, bump(side)).reshape(3, down * side, across * side)
+        turned = signs((3, down, across), draw)
+        pattern = torch.einsum("cij,yx->ciyjx", turned, bump(side).to(pixels.device)).reshape(
+            3, down * side, across * side
+        )
         pattern = pattern[:, :height, :width]
         return size.view(-1, 1, 1, 1) * pattern / pattern.norm()
 
     def _linf(self, images: Tensor, originals: Tensor, size: Tensor, sides: Tensor, draw: torch.Generator) -> Tensor:
         inside = _windows(images, sides, draw)
-        ends = originals + size.view(-1, 1, 1, 1) * _signs((1, 3, 1, 1), draw)
+        ends = originals + size.view(-1, 1, 1, 1) * signs((1, 3, 1, 1), draw)
         return torch.where(inside, ends, images).clamp(0, 1)
 
     def _l2(self, images: Tensor, originals: Tensor, size: Tensor, sides: Tensor, draw: torch.Generator) -> Tensor:
@@ -160,12 +162,13 @@ class Square(Attack[Scores]):
         """Differences (M, 3, H, W) with a bump of one window, whose length another window gives."""
         height, width = difference.shape[-2:]
         (up, left), (up2, left2) = (
-            [int(torch.rand((), generator=draw) * (room - side + 1)) for room in (height, width)] for _ in range(2)
+            [int(uniform((), draw) * (room - side + 1)) for room in (height, width)] for _ in range(2)
         )
         here = (..., slice(up, up + side), slice(left, left + side))
         there = (..., slice(up2, up2 + side), slice(left2, left2 + side))
-        shape = bump(side) if torch.rand((), generator=draw) < 0.5 else bump(side).T
-        signed = shape * _signs((3, 1, 1), draw)
+        shape = bump(side).to(difference.device)
+        shape = shape if uniform((), draw) < 0.5 else shape.T
+        signed = shape * signs((3, 1, 1), draw)
         either = torch.zeros(height, width)
         either[here[1:]], either[there[1:]] = 1, 1
         unused = (size**2 - difference.flatten(1).square().sum(1)).clamp_min(0)[:, None] / 3
@@ -178,15 +181,11 @@ class Square(Attack[Scores]):
         return changed
 
 
-def _signs(shape: tuple[int, ...], draw: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, shape, generator=draw) * 2.0 - 1
-
-
 def _windows(images: Tensor, sides: Tensor, draw: torch.Generator) -> Tensor:
     """Masks (M, 1, H, W) of one square in each image, of its own side."""
     inside = torch.ones(len(images), 1, *images.shape[-2:], dtype=torch.bool)
     for axis, room in ((-2, images.shape[-2]), (-1, images.shape[-1])):
-        first = (torch.rand((), generator=draw) * (room - sides + 1)).long().view(-1, 1)
+        first = (uniform((), draw) * (room - sides + 1)).long().view(-1, 1)
         place = torch.arange(room)
         line = (place >= first) & (place < first + sides.view(-1, 1))
         inside &= line.view(len(images), 1, -1, 1) if axis == -2 else line.view(len(images), 1, 1, -1)

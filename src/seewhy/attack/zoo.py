@@ -14,7 +14,7 @@ from seewhy.attack.decisions import KEPT, Search, in_parts, known, known_queries
 from seewhy.attack.oracles import Scores
 from seewhy.attack.sizes import known_sizes
 from seewhy.errors import SpecError
-from seewhy.rng import generator
+from seewhy.rng import generator, uniform
 
 SOLVERS, BOXES = ("newton", "adam"), ("clip", "tanh")
 
@@ -182,7 +182,7 @@ class ZOO(Attack[Scores]):
         for turn in range(turns):
             if not len(rows):
                 return
-            order = visits[rows] + torch.rand((1, whole), generator=draw)
+            order = visits[rows] + uniform((1, whole), draw)
             if self.importance and turn >= sweep:
                 order = order / (moving(offsets[rows]) + EVEN)
             elif self.importance and turn > 0:
