@@ -17,6 +17,7 @@ from seewhy.errors import LayerError, nearest
 from seewhy.lens import ops
 from seewhy.lens.lens import Lens
 from seewhy.lens.ops import Call, Spelling
+from seewhy.lens.taps import Taps, possible
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,12 @@ def _depth(path: str) -> int:
     return path.count(".")
 
 
+#: what cannot be written through; an array of numpy's or a tensor's storage can
+_HARMLESS = (Tensor, tuple, list, dict, int, float, complex, str, type(None), torch.dtype, torch.device, torch.layout)
+#: what hands a tensor's memory out to another that tells nothing of what it writes, or exchanges it
+_EXPOSING = {Tensor.data_ptr, Tensor.set_, Tensor.data.__get__, Tensor.data.__set__}  # type: ignore[attr-defined]
+
+
 class Capture(Lens):
     """Keeps the outputs at `layers` (None: at every module), and ends the pass after the last of them.
 
@@ -168,6 +175,8 @@ class Capture(Lens):
             self.needs = "outputs"
         self._storages: dict[int, list[str]] = {}
         self._viewed: set[int] = set()
+        self.overwritten: set[str] = set()  # by operations that are written in place, as those of modules are not
+        self.exposed = False  # memory was handed out that can be written to without a tensor telling of it
 
     def ignores(self, spelling: Spelling) -> bool:
         return not (spelling.in_place or spelling.takes_inplace or spelling.kind == "layout")
@@ -175,6 +184,7 @@ class Capture(Lens):
     def operation(self, call: Call) -> Any:
         result = self._beside(call) if call.in_place else call.run()
         if call.kind == "layout" and not call.in_place:
+            self.exposed |= call.func in _EXPOSING
             self._viewed.update(tensor.untyped_storage().data_ptr() for tensor in call.tensors())
         if self._wanted is not None and call.address in self._wanted:
             self._keep(call.address, result)
@@ -182,6 +192,7 @@ class Capture(Lens):
 
     def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = super().other(func, args, kwargs)
+        self.exposed |= func in _EXPOSING or not isinstance(result, _HARMLESS)
         # what it answers may be a view of what it was given, and then lies in the same memory
         self._viewed.update(tensor.untyped_storage().data_ptr() for tensor in ops.tensors(result))
         return result
@@ -208,6 +219,8 @@ class Capture(Lens):
         kept = self._storages.pop(place, ())
         if not kept:
             return call.run()
+        if call.spelling.in_place:
+            self.overwritten.update(kept)
         elsewhere = None if place in self._viewed or target._is_view() else call.elsewhere()
         if elsewhere is not None:
             made = elsewhere().to(target.dtype)  # in place, the type stays
@@ -228,13 +241,58 @@ class Capture(Lens):
 def capture(net: Classifier, images: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
     """The outputs of `layers` (addresses; None: of every module) for a batch of images, detached.
 
-    At most one forward pass, ended after the last layer that is wanted. Raises `LayerError` for an unknown one.
+    At most one forward pass, ended after the last layer that is wanted. For every module the first pass of a network is
+    looked at, operation by operation, and later ones have plain hooks only; the once or twice that these miss something
+    written in place, a second pass follows. Raises `LayerError` for an unknown layer.
     """
-    wanted = None if layers is None else [find(net, layer) for layer in layers]
+    if layers is None:
+        with torch.no_grad():
+            return _everything(net, images)
+    wanted = [find(net, layer) for layer in layers]
     lens = Capture(net.module, wanted)
     with torch.no_grad(), contextlib.suppress(_Stop):
         net.logits(images, lambda: lens)
-    return {address: lens.kept[address] for address in wanted} if wanted is not None else lens.kept
+    return {address: lens.kept[address] for address in wanted}
+
+
+@dataclass
+class _Habits:
+    """What a pass of the capture lens showed of a network, so that the next ones can do with plain hooks."""
+
+    structure: object
+    addresses: list[str]
+    overwritten: set[str]
+    hooks: bool
+    learned: bool = False
+
+
+_HABITS: weakref.WeakKeyDictionary[Classifier, _Habits] = weakref.WeakKeyDictionary()
+
+
+def _everything(net: Classifier, images: Tensor) -> dict[str, Tensor]:
+    """The first pass is the lens's, and later ones by hooks; where one of these was wrong, the lens's pass follows it.
+
+    Hooks that were wrong twice, or other than by what was overwritten, are not tried again on this network.
+    """
+    habits = _HABITS.get(net)
+    taps = Taps(net.module, habits.overwritten if habits else frozenset())
+    structure = taps.structure
+    if habits is not None and habits.structure != structure:
+        habits = None
+    if habits is not None and habits.hooks and possible():
+        net.logits(images, lambda: taps)
+        overwritten = taps.overwritten()
+        told = taps.told and list(taps.kept) == habits.addresses
+        if told and not overwritten:
+            return taps.kept
+        habits.hooks, habits.learned = told and not habits.learned, True
+        habits.overwritten |= overwritten
+    lens = Capture(net.module)
+    net.logits(images, lambda: lens)
+    if habits is None:
+        hooks = not (lens.exposed or taps.opaque)
+        _HABITS[net] = _Habits(structure, list(lens.kept), lens.overwritten, hooks)
+    return lens.kept
 
 
 class _Operation(Lens):
