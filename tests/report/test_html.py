@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from seewhy.errors import RunError
+from seewhy.report import words
 from seewhy.report.html import render, write
 from seewhy.report.reading import Reading
 from seewhy.run import ImageRow, Run, Timing
@@ -300,3 +301,22 @@ def test_why_shows_methods_side_by_side_on_one_scale_with_the_difference(tmp_pat
     assert matrix
     numbers = [each for each in page.words if re.fullmatch(r"−?[01]\.\d\d", each.strip())]
     assert numbers.count("1.00") >= 2
+
+
+def test_notes_that_differ_in_numbers_alone_are_one() -> None:
+    lost, sure = "up to {} % of a logit did not reach the pixels", "for 1 of 1 images layer4.{} is dark"
+    found = words.noted(
+        ["before: why cat", "after: why cat", "after: why dog"],
+        [
+            [lost.format(93.84), sure.format(1)],
+            [lost.format(94.31), sure.format(2)],
+            [lost.format("9.2"), sure.format(2)],
+        ],
+    )
+    assert found == (
+        "up to 9.2–94.31 % of a logit did not reach the pixels",
+        "before: why cat: layer4.1 is dark",
+        "after: why cat and after: why dog: layer4.2 is dark",
+    )
+    assert words.together(["5e-07 to 10,000", "1e-05 to 10,000"]) == {"5e-07–1e-05 to 10,000": [0, 1]}
+    assert words.noted([], []) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from statistics import median
 
@@ -236,6 +237,45 @@ def some(items: Sequence[str], most: int) -> str:
     'a, b and 1 more'
     """
     return listed(items) if len(items) <= most else f"{', '.join(items[:most])} and {len(items) - most} more"
+
+
+#: a number that stands alone, as one in a name does not
+_NUMBER = re.compile(r"(?<![\w.:_-])[−-]?\d+(?:[.,]\d+)*(?:e[−+-]?\d+)?(?![\w_]|[.:]\w)")
+
+
+def together(notes: Sequence[str]) -> dict[str, list[int]]:
+    """Notes that differ in their numbers alone as one, with the least and the greatest of each; and which those were.
+
+    >>> together(["up to 3.5 % is lost", "up to 12 % is lost", "nothing is"])
+    {'up to 3.5–12 % is lost': [0, 1], 'nothing is': [2]}
+    """
+    kinds: dict[str, list[int]] = {}
+    notes = [note.replace("for 1 of 1 images ", "") for note in notes]
+    for at, note in enumerate(notes):
+        kinds.setdefault(_NUMBER.sub("#", note), []).append(at)
+    found = {}
+    for which in kinds.values():
+        ends = iter(map(_span, zip(*(_NUMBER.findall(notes[at]) for at in which), strict=True)))
+        found[_NUMBER.sub(lambda _, ends=ends: next(ends), notes[which[0]])] = which  # type: ignore[misc]
+    return found
+
+
+def _span(numbers: Sequence[str]) -> str:
+    order = sorted(set(numbers), key=lambda each: float(each.replace("−", "-").replace(",", "")))
+    return "–".join(dict.fromkeys((order[0], order[-1])))
+
+
+def noted(captions: Sequence[str], notes: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """What is to be known of maps: first what holds for all of them, then what holds for some, named by their captions."""
+    whose = [caption for caption, each in zip(captions, notes, strict=True) for _ in each]
+    every, others = [], []
+    for note, which in together([note for each in notes for note in each]).items():
+        some = list(dict.fromkeys(whose[at] for at in which))
+        if len(some) == len(set(captions)):
+            every.append(note)
+        else:
+            others.append(f"{listed(some)}: {note}")
+    return (*every, *others)
 
 
 def place(role: str) -> int:

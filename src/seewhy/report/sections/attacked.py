@@ -185,7 +185,7 @@ def moved(
                 if row.record.get("correlation") is not None:
                     correlation = words.correlation(float(row.record["correlation"]))
             maps.append((f"after: why {label}", explained(reading, row, changed)))
-        notes = tuple(dict.fromkeys(f"{caption}: {note}" for caption, each in maps for note in each.notes))
+        notes = words.noted([caption for caption, _ in maps], [each.notes for _, each in maps])
         found.append(Moved(words.title(spec), spec, correlation, tuple(maps), notes))
     return tuple(found)
 

@@ -65,10 +65,9 @@ def told(reading: Reading, name: str, rows: Sequence[Result]) -> Told:
     ]
     plain = reading.run.timing(MODEL, "forward pass")
     single = plain.seconds if plain is not None else 0.0
-    notes: dict[str, set[str]] = {}
-    for row in rows if method is None or method.room != "look" else ():  # a look's notes stand beside what it shows
-        for note in row.record.get("notes", ()):
-            notes.setdefault(note, set()).add(reading.named(row.image))
+    shown = rows if method is None or method.room != "look" else ()  # a look's notes stand beside what it shows
+    notes = [(note, reading.named(row.image)) for row in shown for note in row.record.get("notes", ())]
+    alike = words.together([note for note, _ in notes])
     first = re.split(r"\n\s*\n", (method.__doc__ or "").strip())[0] if method else ""
     return Told(
         name=name,
@@ -84,5 +83,5 @@ def told(reading: Reading, name: str, rows: Sequence[Result]) -> Told:
         backward=middle([cost["backward"] for cost in costs]),
         seconds=units.seconds(median(times)) if times else "–",
         relative=f"{median(times) / single:.3g} ×" if times and single else "–",
-        notes=tuple((note, words.some(sorted(where), 6)) for note, where in notes.items()),
+        notes=tuple((note, words.some(sorted({notes[at][1] for at in which}), 6)) for note, which in alike.items()),
     )

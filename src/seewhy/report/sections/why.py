@@ -208,9 +208,7 @@ def explains(row: Result) -> bool:
 
 def _noted(maps: Sequence[Explained]) -> tuple[str, ...]:
     """What is to be known of a method's maps: first what holds for all of them, then what holds for one class."""
-    every = [note for note in maps[0].notes if all(note in each.notes for each in maps)]
-    others = [f"{each.caption}: {note}" for each in maps for note in each.notes if note not in every]
-    return tuple(dict.fromkeys(note.replace("for 1 of 1 images ", "") for note in [*every, *others]))
+    return words.noted([each.caption for each in maps], [each.notes for each in maps])
 
 
 def _cell(value: float) -> tuple[str, str, str]:
