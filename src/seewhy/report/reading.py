@@ -36,7 +36,7 @@ class Reading:
             (row.record for row in self.rows[MODEL] if row.step == "identity" and row.ok), {}
         )
         named = self.identity.get("name") or run.plan.get("asked", {}).get("model") or "the model"
-        self.model = str(named)
+        self.model = words.model(str(named))
         full = [image.id for image in self.images if image.ok][:MOST]
         self.anchors = {
             image.id: f"photo-{number}"

@@ -239,6 +239,19 @@ def some(items: Sequence[str], most: int) -> str:
     return listed(items) if len(items) <= most else f"{', '.join(items[:most])} and {len(items) - most} more"
 
 
+def model(spec: str) -> str:
+    """A model's name as headings bear it: without the folders that its files are in.
+
+    >>> model("file:/data/skin/model.py:model@/data/skin/model.safetensors,views=4"), model("hf:microsoft/resnet-50")
+    ('file:model.py:model@model.safetensors,views=4', 'hf:microsoft/resnet-50')
+    """
+    return (
+        re.sub(r"(?<=[:@])(?:[A-Za-z]:)?[^:@,]*[/\\](?=[^:@,])", "", spec)
+        if spec.startswith(("file:", "onnx:", "export:"))
+        else spec
+    )
+
+
 #: a number that stands alone, as one in a name does not
 _NUMBER = re.compile(r"(?<![\w.:_-])[−-]?\d+(?:[.,]\d+)*(?:e[−+-]?\d+)?(?![\w_]|[.:]\w)")
 

@@ -33,7 +33,7 @@ def command(reading: Reading) -> str:
     asked = reading.run.plan.get("asked", {})
     data = asked.get("data", [])
     parts = ["seewhy", "audit", *map(str, data if isinstance(data, list) else [data])]
-    parts += ["--model", str(asked.get("model") or reading.model)]
+    parts += ["--model", str(asked.get("model") or reading.identity.get("name") or reading.model)]
     for name, option in (("classes", "--class"), ("methods", "--method")):
         for value in asked.get(name) or []:
             parts += [option, str(value)]
