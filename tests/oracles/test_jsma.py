@@ -156,6 +156,10 @@ def test_what_many_pairs_of_one_map_do_not_fool_is_tried_with_fewer() -> None:
     found = many(net, images, labels, far)
     assert found.success[-1].tolist() == [True, False]
     assert found.queries[0] < found.queries[1] <= many.passes[0]
+    for size in (0.005, 0.01, 0.02, 0.04):  # the pixels that its last try changed first, and none of another's
+        few = JSMA(gamma=0.05, at_once=16, eps=(size,))(net, images, labels, far)
+        changed = (few.images[0, 0] != images[0]).any(0)
+        assert int(changed.sum()) == int(size * changed.numel())
     # what nothing fools comes back as one pair a map leaves it, from the original
     assert torch.equal(found.images[-1, 1], one(net, images, labels, far).images[-1, 1])
 
