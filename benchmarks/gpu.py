@@ -104,9 +104,9 @@ def white_box(net: Classifier, images: Tensor, labels: Tensor) -> list[str]:
             with net.engine.exact():
                 theirs = judged(net, x, y, None if to is None else to[part], partial(peer, x, y))
         found = mine(attack, part, to)
-        # a table of two images says nothing of a batch: ours takes its time from all that it gets at once
-        batch = mine(attack, most, to) if part is few else found
-        faster = (theirs.seconds / len(x)) / (batch.seconds / (len(images[most]) if part is few else len(x)))
+        # two images say nothing of a batch: there our time is that of as many as the other peer has
+        own = mine(attack, most, to).seconds / SALIENT if part is few else found.seconds / len(x)
+        faster = theirs.seconds / len(x) / own
         rows.append(
             (
                 name,
@@ -115,7 +115,7 @@ def white_box(net: Classifier, images: Tensor, labels: Tensor) -> list[str]:
                 f"{theirs.seconds / len(x):.3f} s",
                 attack.spec,
                 f"**{found.success:.0%}**, {found.l2:.4f}, {found.pixels:.1%}",
-                f"{batch.seconds / (len(images[most]) if part is few else len(x)):.3f} s",
+                f"{own:.3f} s",
                 f"**{faster:.1f} ×**",
                 f"{at_least(faster, wanted, ' ×')}; {bar('success ≥ its', found.success >= theirs.success)}",
             )

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from nets import FAMILIES, classifier, photos
 from seewhy.attack import FGSM, JSMA, PGD, DeepFool
+from seewhy.attack.base import COPIES, _place
 from seewhy.classifier import Classifier
 from seewhy.errors import InputError, SpecError
 
@@ -134,3 +135,11 @@ def test_a_number_in_the_place_of_sizes_is_refused_in_a_sentence() -> None:
     for make in (FGSM, PGD, DeepFool, JSMA):
         with pytest.raises(SpecError, match=r"a tuple of sizes, as in eps=\(8/255,\), got the number 0.0313"):
             make(eps=8 / 255)  # type: ignore[arg-type]
+
+
+def test_an_attack_goes_to_a_gpu_that_has_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, gpu = torch.zeros(1, 3, 4, 4), torch.device("cuda:1")
+    for free, place in ((2 * COPIES * pixels.nbytes, gpu), (2 * COPIES * pixels.nbytes - 2, torch.device("cpu"))):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", {gpu: (free, 2**40)}.__getitem__)
+        assert _place(gpu, pixels) == place
+    assert _place(torch.device("mps"), pixels) == _place(torch.device("cpu"), pixels) == torch.device("cpu")
