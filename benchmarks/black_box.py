@@ -31,7 +31,7 @@ CURVE = (1_000, 5_000, 10_000)
 
 #: where ours is looked at, for the first number of queries after which it is as near as a peer after all of its own
 FINE = (
-    *(250, 300, 350, 400, 500, 750, 1_000, 1_250, 1_500, 2_000, 2_250),
+    *(250, 300, 350, 400, 450, 500, 750, 1_000, 1_250, 1_500, 2_000, 2_250),
     *(2_500, 3_000, 3_500, 4_000, 5_000, 6_000, 7_000, 10_000),
 )
 

@@ -26,7 +26,19 @@ from seewhy.attack import (
     Scores,
     Square,
 )
-from seewhy.attack.dbge import SPACES, basis, directions, greyed, normal
+from seewhy.attack.dbge import (
+    COLOURS,
+    RINGS,
+    SPACES,
+    Belief,
+    across,
+    bands,
+    basis,
+    energies,
+    evened,
+    normal,
+    surroundings,
+)
 from seewhy.attack.decisions import Search
 from seewhy.attack.nes import antithetic
 from seewhy.attack.oracles import as_saved
@@ -173,47 +185,184 @@ def test_the_antithetic_estimate_is_the_gradient_also_in_length() -> None:
     assert view.queries.tolist() == [1000, 1000]
 
 
-@pytest.mark.parametrize(("space", "colour"), [*((space, 1.0) for space in SPACES), ("full", 0.3), ("dct", 0.3)])
-def test_the_estimate_from_labels_is_the_unit_normal_also_in_length(space: str, colour: float) -> None:
+def drawn(count: int, size: int, draw: torch.Generator) -> Tensor:
+    """Directions (count, 3, size, size), uniform and of length one."""
+    noise = torch.randn(count, 3 * size**2, generator=draw)
+    return F.normalize(noise, dim=1).view(count, 3, size, size)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *(DBGE(space=space, colour=1, learn=False, step="geometric") for space in SPACES),
+        *(DBGE(space=space, colour=0.3) for space in SPACES),
+    ],
+    ids=lambda attack: attack.spec,
+)
+def test_the_estimate_from_labels_is_the_unit_normal_also_in_length(attack: DBGE) -> None:
     net, images, goal = smooth()
-    attack = DBGE(queries=100_000, space=space, reach=0.01, bisections=16)
+    attack = replace(attack, queries=100_000, reach=0.01, bisections=16)
     search = Search(LabelsOnly(net).opened(2), images, goal, "l2")
     draw = generator(0, "test")
     rows = search.start(50, 20, draw)
     assert len(rows) == 2
-    gradient = greyed(-slopes(net, search.images, goal), colour)  # towards what fools, as greyed directions see it
-    rows_basis = basis(space, 12, 24)
+    rows_basis = basis(attack.space, 12, 24)
     assert torch.allclose(rows_basis @ rows_basis.T, torch.eye(len(rows_basis)), atol=1e-5)
-    inside = rows_basis.T @ (rows_basis @ gradient @ rows_basis.T) @ rows_basis
-    true = F.normalize(inside.flatten(1), dim=1)
-    count = 1500
-    drawn = directions(count, rows_basis, rows_basis, draw)
-    torch.testing.assert_close(drawn.flatten(1).norm(dim=1), torch.ones(count))
-    decisions, asked = attack._decisions(search, rows, drawn, torch.full((2,), count), colour)
-    found = normal(decisions, asked, drawn, 3 * len(rows_basis) ** 2).flatten(1)
+    size, count = len(rows_basis), 1500
+    density = 0.1 + torch.rand(2, 3 * size**2, generator=draw) if attack.learn else torch.ones(2, 3 * size**2)
+    shaped = attack._shape(search, rows, density, rows_basis, rows_basis, 0)
+    # what the normal, towards what fools, is to coefficients: by autograd through their shape
+    leaf = torch.zeros(2, 3, size, size, requires_grad=True)
+    (shaped(leaf, torch.arange(2)) * -slopes(net, search.images, goal)).sum().backward()
+    assert leaf.grad is not None
+    true = F.normalize(leaf.grad.flatten(1), dim=1)
+    noise = drawn(count, size, draw)
+    decisions, asked = attack._decisions(search, rows, noise, torch.full((2,), count), shaped)
+    found = normal(decisions, asked, noise).flatten(1)
     along = (found * true).sum(1)
     torch.testing.assert_close(along, torch.ones(2), rtol=0, atol=0.12)  # 1, ± 4·√(π/2 − 1)/√1500
     # what is across is the noise that so many samples leave, no more
-    across = (found - along[:, None] * true).norm(dim=1)
-    expected = (torch.pi / 2 * 3 * len(rows_basis) ** 2 / count) ** 0.5
-    torch.testing.assert_close(across, torch.full((2,), expected), rtol=0.1, atol=0)
+    rest = (found - along[:, None] * true).norm(dim=1)
+    expected = (torch.pi / 2 * 3 * size**2 / count) ** 0.5
+    torch.testing.assert_close(rest, torch.full((2,), expected), rtol=0.1, atol=0)
 
 
-def test_greyed_keeps_grey_and_a_part_of_the_colour() -> None:
-    images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    grey = images.mean(1, keepdim=True).expand_as(images)
-    torch.testing.assert_close(greyed(images, 0.3), grey + 0.3 * (images - grey))
-    torch.testing.assert_close(greyed(images, 1), images)
-    other = images.flip(0, 2)  # the same product from either side
-    torch.testing.assert_close((greyed(images, 0.3) * other).sum(), (images * greyed(other, 0.3)).sum())
+def test_a_shape_is_frequencies_and_colours_spread_where_changes_are() -> None:
+    net, images, goal = smooth()
+    search = Search(LabelsOnly(net).opened(2), images, goal, "l2")
+    rows = search.start(50, 20, generator(0, "test"))
+    rows_basis, which = basis("dct", 24, 24), torch.arange(2)
+    coefficients = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    density = torch.rand(2, 3 * 24 * 24, generator=torch.Generator().manual_seed(1))
+    away = search.images - images
+    unit = F.normalize(away.flatten(1), dim=1)
+
+    def made(attack: DBGE, density: Tensor, even: float = 0) -> Tensor:
+        return attack._shape(search, rows, density, rows_basis, rows_basis, even)(coefficients, which)
+
+    plain = made(DBGE(learn=False, step="geometric"), torch.ones_like(density))
+    torch.testing.assert_close(plain.flatten(1).norm(dim=1), coefficients.flatten(1).norm(dim=1))
+    grey = torch.cat([torch.ones(2, 24 * 24), torch.zeros(2, 2 * 24 * 24)], 1)
+    found = made(DBGE(learn=False, step="geometric"), grey)
+    torch.testing.assert_close(found, plain.mean(1, keepdim=True).expand_as(found), rtol=0, atol=1e-5)
+    # all at once: frequencies, colours, surroundings, and the right angle
+    gained = (density.sqrt().view_as(coefficients) * coefficients).movedim(1, -1) @ torch.tensor(COLOURS)
+    spread = surroundings(away).sqrt() * (rows_basis.T @ gained.movedim(-1, 1) @ rows_basis)
+    flat = spread.flatten(1)
+    wanted = flat - (flat * unit).sum(1, keepdim=True) * unit
+    torch.testing.assert_close(made(DBGE(), density).flatten(1), wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(made(DBGE(norm="linf"), density), spread, rtol=0, atol=1e-4)
+    even = made(DBGE(norm="linf"), torch.ones_like(density), even=1)
+    torch.testing.assert_close(even, plain)
 
 
-def test_colour_comes_back_with_the_queries() -> None:
-    attack = DBGE()
-    assert attack._colour(0, 48) == pytest.approx(attack.colour)
-    assert attack._colour(240, 48) ** 2 == pytest.approx((1 + attack.colour**2) / 2)
-    assert attack._colour(480, 48) == attack._colour(9999, 48) == 1
-    assert DBGE(colour=1)._colour(0, 48) == 1
+def test_surroundings_are_the_energy_around_and_nowhere_nothing() -> None:
+    away = torch.zeros(2, 3, 32, 32)
+    away[0, :, 4, 4] = 0.5
+    away[1] = 0.1
+    found = surroundings(away)
+    torch.testing.assert_close(found[1], torch.ones(1, 32, 32))
+    seen = found[0, 0]
+    torch.testing.assert_close(seen.mean(), torch.ones(()))
+    assert float(seen[20, 20]) == pytest.approx(0.1)
+    torch.testing.assert_close(seen[2:7, 2:7], torch.full((5, 5), 0.1 + 0.9 * 1024 / 25))
+    assert int((seen > 0.11).sum()) == 25
+    assert torch.isfinite(surroundings(torch.rand(1, 3, 2, 5))).all()
+
+
+def test_what_is_across_is_at_right_angles() -> None:
+    images, along = torch.randn(2, 4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    along = along / along.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    found = across(images, along)
+    torch.testing.assert_close((found * along).flatten(1).sum(1), torch.zeros(4), rtol=0, atol=1e-5)
+    kept = (images * along).flatten(1).sum(1).view(-1, 1, 1, 1)
+    torch.testing.assert_close(found + kept * along, images)
+
+
+def test_evened_ends_with_all_alike() -> None:
+    densities = torch.tensor([0.1, 2.0])
+    assert torch.equal(evened(densities, 0), densities)
+    torch.testing.assert_close(evened(densities, 0.5), torch.tensor([0.55, 1.5]))
+    torch.testing.assert_close(evened(densities, 1), torch.ones(2))
+
+
+def test_bands_are_rings_of_frequencies_of_grey_and_of_colour() -> None:
+    members = bands("dct", 16, 16)
+    assert torch.equal(members.sum(1), torch.ones(3 * 256))
+    of = members.argmax(1).view(3, 16, 16)
+    assert of[0, 0, 0] == 0
+    assert of[0, 15, 15] == RINGS - 1
+    assert of[0, 0, 15] == of[0, 15, 0] == int(RINGS * 15 / 16 / 2**0.5)
+    assert torch.equal(of[1], of[0] + RINGS)
+    assert torch.equal(of[2], of[1])
+    assert torch.equal(bands("full", 4, 5).sum(0).nonzero()[:, 0], torch.tensor([0, RINGS]))
+
+
+def test_energies_are_without_bias_and_deviate_as_is_thought() -> None:
+    """Labels on a flat boundary; the exact parts are those of the normal that made them."""
+    draw = torch.Generator().manual_seed(0)
+    members = bands("dct", 8, 8)
+    members = members[:, members.sum(0) > 0]
+    true = F.normalize(
+        torch.randn(192, generator=draw) * (members @ torch.rand(members.shape[1], generator=draw)), dim=0
+    )
+    count, turns, found = 100, 400, []
+    for _ in range(turns):
+        directions = drawn(count, 8, draw)
+        decisions = torch.where(directions.flatten(1) @ true > 0, 1.0, -1.0)[None]
+        found.append(energies(decisions, torch.ones_like(decisions, dtype=torch.bool), directions, members)[0])
+    parts, wanted = torch.stack(found), true.square() @ members
+    deviation = torch.pi * (members.sum(0) / 2).sqrt() / count
+    # noise by itself, and with the normal's part
+    both = (deviation.square() + 2 * torch.pi * wanted / count).sqrt()
+    torch.testing.assert_close(parts.std(0), both, rtol=0.25, atol=0)
+    error = (parts.mean(0) - wanted).abs()
+    assert (error < 4 * both / turns**0.5 + 0.02 * wanted).all()
+
+
+def test_a_belief_comes_from_its_first_thought_to_what_was_found() -> None:
+    members = bands("dct", 8, 8)
+    sizes = members.sum(0)
+    density = torch.linspace(2, 0.3, 2 * RINGS).expand(2, -1)
+    belief, rows = Belief(2, 0.3), torch.tensor([1])
+    first = belief.density(rows)
+    torch.testing.assert_close(first[0], torch.tensor([1.0] * RINGS + [0.09] * RINGS))
+    for _ in range(300):
+        drawn_with = belief.density(rows)
+        parts = F.normalize(drawn_with * density[1:] * sizes, p=1, dim=1)  # as directions of these densities find it
+        belief.learn(rows, drawn_with, members, parts, torch.tensor([500]))
+    found = belief.density(rows)[0]
+    full = sizes > 0
+    torch.testing.assert_close((found / found[0])[full], (density[1] / density[1, 0])[full], rtol=0.05, atol=0)
+    assert torch.equal(found[~full], first[0][~full])  # nothing was found where nothing is
+    assert torch.equal(belief.density(torch.tensor([0])), first)  # each image has its own
+    # a few decisions say little
+    belief = Belief(1, 0.3)
+    belief.learn(torch.tensor([0]), first[:1], members, torch.full((1, 2 * RINGS), 3.0), torch.tensor([8]))
+    torch.testing.assert_close(belief.density(torch.tensor([0])), first, rtol=0.2, atol=0.05)
+    # where nothing agrees all are looked at alike
+    for _ in range(200):
+        belief.learn(torch.tensor([0]), first[:1], members, torch.full((1, 2 * RINGS), -1.0), torch.tensor([500]))
+    assert len(belief.density(torch.tensor([0]))[:, full].unique()) == 1
+    assert (belief.density(torch.tensor([0])) > 0).all()
+
+
+def test_what_was_found_shapes_what_is_drawn() -> None:
+    """A normal that is fine and lies in a corner: as far with fewer queries, if that is learned."""
+    size, images = 32, mid_grey(4, 32)
+    net = linear(size=size)
+    board = (-1.0) ** (torch.arange(size)[:, None] + torch.arange(size))
+    board[12:] = board[:, 12:] = 0
+    with torch.no_grad():
+        weight = net.module.get_parameter("1.weight")
+        weight.copy_(torch.stack([board, -board]).unsqueeze(1).expand(-1, 3, -1, -1).flatten(1))
+        net.module.get_parameter("1.bias").copy_(torch.tensor([5.0, -5.0]))
+    wanted = exact(net, images)["l2"]
+
+    def farther(**options: bool) -> float:
+        return float((DBGE(queries=1000, **options)(net, images).eps[-2] / wanted).median())  # type: ignore[arg-type]
+
+    assert farther() < 0.8 * farther(learn=False)
 
 
 def test_a_small_image_is_seen_whole_from_the_start_and_grey_is_tried_first() -> None:
@@ -236,19 +385,19 @@ def test_a_small_image_is_seen_whole_from_the_start_and_grey_is_tried_first() ->
 
 
 def test_the_baseline_lowers_the_variance_off_the_boundary() -> None:
-    drawn = directions(4000, torch.eye(4), torch.eye(4), torch.Generator().manual_seed(0))
-    decisions = torch.where(drawn.flatten(1)[:, 0] > -0.2, 1.0, -1.0)[None]
+    noise = drawn(4000, 4, torch.Generator().manual_seed(0))
+    decisions = torch.where(noise.flatten(1)[:, 0] > -0.2, 1.0, -1.0)[None]
     asked = torch.ones_like(decisions, dtype=torch.bool)
-    found = normal(decisions, asked, drawn, 48).flatten(1)[0]
-    plain = (decisions @ drawn.flatten(1) / 4000)[0]
+    found = normal(decisions, asked, noise).flatten(1)[0]
+    plain = (decisions @ noise.flatten(1) / 4000)[0]
     assert F.normalize(found, dim=0)[0] > F.normalize(plain, dim=0)[0]
-    agreed = normal(torch.ones_like(decisions), asked, drawn, 48)
+    agreed = normal(torch.ones_like(decisions), asked, noise)
     assert torch.isfinite(agreed).all()
     assert agreed.norm() > 0
     few = asked.clone()
     few[:, 100:] = False
     torch.testing.assert_close(
-        normal(decisions * few, few, drawn, 48), normal(decisions[:, :100], asked[:, :100], drawn[:100], 48)
+        normal(decisions * few, few, noise), normal(decisions[:, :100], asked[:, :100], noise[:100])
     )
 
 
