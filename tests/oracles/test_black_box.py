@@ -347,16 +347,21 @@ def test_a_belief_comes_from_its_first_thought_to_what_was_found() -> None:
     assert (belief.density(torch.tensor([0])) > 0).all()
 
 
-def test_what_was_found_shapes_what_is_drawn() -> None:
-    """A normal that is fine and lies in a corner: as far with fewer queries, if that is learned."""
-    size, images = 32, mid_grey(4, 32)
+def chequered(size: int, side: int, bias: float) -> Classifier:
+    """A linear net whose normal is a grey chequerboard in the upper left corner."""
     net = linear(size=size)
     board = (-1.0) ** (torch.arange(size)[:, None] + torch.arange(size))
-    board[12:] = board[:, 12:] = 0
+    board[side:] = board[:, side:] = 0
     with torch.no_grad():
         weight = net.module.get_parameter("1.weight")
         weight.copy_(torch.stack([board, -board]).unsqueeze(1).expand(-1, 3, -1, -1).flatten(1))
-        net.module.get_parameter("1.bias").copy_(torch.tensor([5.0, -5.0]))
+        net.module.get_parameter("1.bias").copy_(torch.tensor([bias, -bias]))
+    return net
+
+
+def test_what_was_found_shapes_what_is_drawn() -> None:
+    """A normal that is fine and lies in a corner: as far with fewer queries, if that is learned."""
+    net, images = chequered(32, 12, 5), mid_grey(4, 32)
     wanted = exact(net, images)["l2"]
 
     def farther(**options: bool) -> float:
@@ -367,13 +372,7 @@ def test_what_was_found_shapes_what_is_drawn() -> None:
 
 def test_a_small_image_is_seen_whole_from_the_start_and_grey_is_tried_first() -> None:
     """A normal that is fine and grey, as those of networks for small images are."""
-    size, images = 16, mid_grey(4, 16)
-    net = linear(size=size)
-    board = (-1.0) ** (torch.arange(size)[:, None] + torch.arange(size))
-    with torch.no_grad():
-        weight = net.module.get_parameter("1.weight")
-        weight.copy_(torch.stack([board, -board]).unsqueeze(1).expand(-1, 3, -1, -1).flatten(1))
-        net.module.get_parameter("1.bias").copy_(torch.tensor([20.0, -20.0]))
+    net, images = chequered(16, 16, 20), mid_grey(4, 16)
     wanted = exact(net, images)["l2"]
 
     def farther(**options: float) -> float:
