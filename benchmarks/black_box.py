@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,13 +27,15 @@ from seewhy.attack import DBGE, ZOO, Adversarial, Attack
 from seewhy.classifier import Classifier
 
 #: images: of ZOO with as many queries as it takes, and with all of them; of ART's ZOO; of DBGE and its peers
-MANY, WHOLE, DEAR, FEW = 40, 4, 2, 12
+MANY, WHOLE, DEAR, FEW = 40, 4, 2, 24
 CURVE = (1_000, 5_000, 10_000)
 
 #: where ours is looked at, for the first number of queries after which it is as near as a peer after all of its own
 FINE = (
-    *(250, 300, 350, 400, 450, 500, 750, 1_000, 1_250, 1_500, 2_000, 2_250),
-    *(2_500, 3_000, 3_500, 4_000, 5_000, 6_000, 7_000, 10_000),
+    *range(200, 500, 25),
+    *range(500, 1_500, 250),
+    *range(1_500, 4_000, 500),
+    *range(4_000, 11_000, 1_000),
 )
 
 #: the same for ZOO
@@ -203,11 +206,13 @@ def main(work: str, peer: str, image: str = "") -> None:
         PEERS[peer](module, pixels, labels, most=most, **({} if peer == "art-zoo" else {"curve": ()}))
         print(json.dumps((time.perf_counter() - started) / count / most))
         return
-    torch.manual_seed(0)
+    torch.manual_seed(int(image or 0))
+    np.random.seed(int(image or 0))  # what ART draws from
+    if image:
+        pixels, labels = pixels[-1:], labels[-1:]
     if peer != "art-zoo":
         print(json.dumps(PEERS[peer](Watched(net), pixels, labels, most).tolist()))
         return
-    pixels, labels = pixels[-1:], labels[-1:]
     found = art_zoo(Watched(net), pixels, labels).clamp(0, 1)
     fooled = bool(net.predict(found).argmax(1) != labels)
     print(json.dumps(float((found - pixels).norm()) if fooled else None))
@@ -237,10 +242,13 @@ def reached(found: Adversarial) -> Tensor:
 
 def black_box() -> list[str]:
     """Distances at equal queries, and time an image."""
-    words: list[tuple[str, ...]] = [("distances", "foolbox"), ("distances", "art")]
+    words: list[tuple[str, ...]] = [("distances", "foolbox")]
+    words += [("distances", "art", str(index)) for index in range(FEW)]
     words += [("distances", "art-zoo", str(index)) for index in range(DEAR)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # one thread each: nothing is timed here
-        foolbox, art, *zoos = pool.map(lambda each: process(*each, threads=1), words)
+        foolbox, *others = pool.map(lambda each: process(*each, threads=1), words)
+    alone, zoos = others[:FEW], others[FEW:]
+    art = torch.cat([torch.tensor(each) for each in alone], 1).tolist()
     seconds = {peer: float(process("seconds", peer)) for peer in PEERS}
     net, pixels, labels = images(max(MANY, FEW))
     bare = passes(net, pixels)

@@ -185,10 +185,10 @@ class DBGE(Attack[LabelsOnly]):
     dimensions: float = 1.0
     colour: float = 0.3
     learn: bool = True
-    samples: int = 28
+    samples: int = 20
     reach: float = 0.1
     step: str = "arc"
-    bisections: int = 9
+    bisections: int = 7
     tries: int = 50
     curve: tuple[int, ...] = ()
     eps: tuple[float, ...] = ()
