@@ -151,7 +151,7 @@ LARGE = {"jsma-away": ("away from its class", False), "jsma-towards": ("towards 
 CONTESTS: dict[str, tuple[str, int, bool, Callable[[Peers, Tensor, Tensor, Tensor], Tensor]]] = {
     "cw-foolbox": (
         "Foolbox, 5 searches of 50 steps",
-        40,
+        100,
         False,
         lambda peers, x, y, _: peers.foolbox(x, y, searches=5, steps=50),
     ),
@@ -163,7 +163,7 @@ CONTESTS: dict[str, tuple[str, int, bool, Callable[[Peers, Tensor, Tensor, Tenso
     ),
     "cw-torchattacks": (
         "torchattacks, c = 0.1, 100 steps",
-        40,
+        100,
         False,
         lambda peers, x, y, _: peers.torchattacks(x, y, c=0.1, steps=100),
     ),
