@@ -201,7 +201,7 @@ def carlini_wagner(net: Classifier, images: Tensor, labels: Tensor) -> list[str]
     contests = {
         "cw-foolbox": CarliniWagner(1, 50),
         "cw-foolbox-long": CarliniWagner(1, 50),
-        "cw-torchattacks": CarliniWagner(1, 20),
+        "cw-torchattacks": CarliniWagner(1, 30),
         "cw-art": CarliniWagner(1, 100),
     }
     rows: list[Row] = []
