@@ -178,6 +178,12 @@ def art_zoo(module: Watched, pixels: Tensor, labels: Tensor, most: int = 0, turn
 PEERS: dict[str, Callable[..., Tensor]] = {"foolbox": foolbox_hop, "art": art_hop, "art-zoo": art_zoo}
 
 
+def seed(number: int = 0) -> None:
+    """Fix what the peers draw: Foolbox from PyTorch, ART from NumPy."""
+    torch.manual_seed(number)
+    np.random.seed(number)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """A peer without its warnings, that ends where its queries are spent."""
@@ -187,7 +193,7 @@ def quiet() -> Iterator[None]:
 
 
 def main(work: str, peer: str, image: str = "") -> None:
-    """What a peer reaches, or its seconds a query.
+    """What a peer reaches, of all images or of one by its number, or its seconds a query.
 
     `distances` asks after what does not hang on speed, in the layout and with the memory that are fastest, so that the bench
     ends; `seconds` runs a peer as its users do: a module as PyTorch makes it, the allocator as it comes, all threads.
@@ -206,8 +212,7 @@ def main(work: str, peer: str, image: str = "") -> None:
         PEERS[peer](module, pixels, labels, most=most, **({} if peer == "art-zoo" else {"curve": ()}))
         print(json.dumps((time.perf_counter() - started) / count / most))
         return
-    torch.manual_seed(int(image or 0))
-    np.random.seed(int(image or 0))  # what ART draws from
+    seed(int(image or 0))
     if image:
         pixels, labels = pixels[-1:], labels[-1:]
     if peer != "art-zoo":

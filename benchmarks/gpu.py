@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import black_box
-from benchmarks.black_box import CURVE, DBGE_FASTER, PEERS, Watched, reached
+from benchmarks.black_box import CURVE, DBGE_FASTER, PEERS, Watched, reached, seed
 from benchmarks.measure import Row, at_least, bar, table
 from benchmarks.optimised import JSMA_FASTER, Outcome, Peers, judged, ours
 from seewhy.attack import DBGE, JSMA, Attack, CarliniWagner, WhiteBox
@@ -56,7 +56,7 @@ def labels_only(net: Classifier, images: Tensor, labels: Tensor) -> list[str]:
         ("seewhy", f"{len(images)}", *(f"**{size:.3f}**" for size in medians(nearest)), f"{own:.2f} s", "", "")
     ]
     for peer, name, count in (("foolbox", "Foolbox", len(images)), ("art", "ART", ARTS)):
-        torch.manual_seed(0)
+        seed()
         started = time.perf_counter()
         with net.engine.exact():
             sizes = PEERS[peer](Watched(net), images[:count], labels[:count], CURVE[-1])

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.black_box import CURVE, PEERS, Watched, art_zoo, images, quiet, reached
+from benchmarks.black_box import CURVE, PEERS, Watched, art_zoo, images, quiet, reached, seed
 from nets import DEVICE
 from seewhy.attack import DBGE, ZOO, Boundary, Square
 from seewhy.attack.base import size_of
@@ -47,8 +46,7 @@ def test_dbge_is_nearer_than_hop_skip_jump_at_equal_queries(
     net, pixels, labels = few
     if peer == "art":  # one image at a time
         pixels, labels, ours = pixels[:8], labels[:8], ours[:, :8]
-    torch.manual_seed(0)
-    np.random.seed(0)  # what ART draws from
+    seed()
     theirs = PEERS[peer](Watched(net), pixels, labels, CURVE[-1])
     assert torch.isfinite(theirs[-1]).all()  # it did run
     print(ours.median(1).values, theirs.median(1).values)
@@ -65,7 +63,7 @@ def test_boundary_is_nearer_than_foolboxs_at_equal_queries(few: tuple[Classifier
     found = Boundary(queries=curve[-1], curve=curve)(net, pixels, labels)
     assert found.success[-2:].all()
     ours = reached(found)[: len(curve)]
-    torch.manual_seed(0)
+    seed()
     module = Watched(net)
     module.watch(pixels, labels, curve[-1], curve)
     with quiet():
@@ -84,9 +82,9 @@ def test_square_fools_no_fewer_than_torchattacks_at_equal_queries(norm: str) -> 
     net, pixels, labels = images(25, DEVICE)
     queries, eps = 300, 4 / 255 if norm == "linf" else 2 / 255 * math.sqrt(pixels[0].numel())
     ours, other = 0, 0
-    for seed in range(3):
-        found = Square(queries=queries, eps=(eps,), norm=norm, refine=0, seed=seed)(net, pixels, labels)
-        attack = peer.Square(Watched(net), norm=norm.capitalize(), eps=eps, n_queries=queries, seed=seed)
+    for number in range(3):
+        found = Square(queries=queries, eps=(eps,), norm=norm, refine=0, seed=number)(net, pixels, labels)
+        attack = peer.Square(Watched(net), norm=norm.capitalize(), eps=eps, n_queries=queries, seed=number)
         theirs = attack(pixels, labels).cpu()
         for each in (found.images[0], theirs):
             assert size_of(each - pixels, norm).max() <= 1.0001 * eps
